@@ -1,0 +1,1 @@
+//! [`Buildlet`](crate::Buildlet) over HTTP.

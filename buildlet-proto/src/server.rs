@@ -1,0 +1,1 @@
+//! A [`Buildlet`](crate::Buildlet) on a wire.

@@ -1,0 +1,1 @@
+//! TLS connections to a server that is known by a pin.
