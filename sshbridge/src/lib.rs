@@ -4,3 +4,5 @@
 
 pub mod auth;
 pub mod backend;
+#[cfg(feature = "machine")]
+pub mod machine;

@@ -1,0 +1,154 @@
+//! Pseudoterminals.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process::Stdio;
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::{Errno, FdFlags, fcntl_getfd, fcntl_setfd};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{OptionalActions, Winsize, tcgetattr, tcgetpgrp, tcsetattr, tcsetwinsize};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::{Group, modes};
+use crate::backend::{PtyRequest, WindowSize};
+
+/// A new terminal, before anything runs on it.
+#[derive(Debug)]
+pub(crate) struct Terminal {
+    /// The end that this program reads and writes.
+    master: Arc<Master>,
+    /// The end that the command is started on.
+    slave: OwnedFd,
+    /// The path of the command's end.
+    name: CString,
+}
+
+impl Terminal {
+    /// Makes a terminal of the size and with the modes that were asked for. Modes that this system does not know are
+    /// left out, as RFC 4254 §8 wants.
+    pub(crate) fn open(request: &PtyRequest) -> io::Result<Self> {
+        let master = openpt(MASTER_FLAGS)?;
+        fcntl_setfd(&master, fcntl_getfd(&master)? | FdFlags::CLOEXEC)?;
+        grantpt(&master)?;
+        unlockpt(&master)?;
+        let name = ptsname(&master, Vec::new())?;
+        let slave = rustix::fs::open(
+            name.as_c_str(),
+            OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
+        let mut termios = tcgetattr(&slave)?;
+        modes::apply(&mut termios, &request.modes);
+        tcsetattr(&slave, OptionalActions::Now, &termios)?;
+        tcsetwinsize(&slave, winsize(request.size))?;
+        Ok(Self {
+            master: Arc::new(Master::new(master)?),
+            slave,
+            name,
+        })
+    }
+
+    /// The end that this program reads and writes.
+    pub(crate) fn master(&self) -> Arc<Master> {
+        Arc::clone(&self.master)
+    }
+
+    /// The path of the command's end, such as `/dev/pts/3`.
+    pub(crate) fn name(&self) -> String {
+        self.name.to_string_lossy().into_owned()
+    }
+
+    /// The command's end, to be its standard input, output or error.
+    pub(crate) fn stdio(&self) -> io::Result<Stdio> {
+        Ok(Stdio::from(self.slave.try_clone()?))
+    }
+}
+
+/// The end of a terminal that this program holds. When the last copy is dropped the terminal hangs up.
+#[derive(Debug)]
+pub(crate) struct Master(AsyncFd<OwnedFd>);
+
+impl Master {
+    #[expect(
+        unsafe_code,
+        reason = "an `AsyncFd` is registered on the promise that its descriptor stays"
+    )]
+    fn new(master: OwnedFd) -> io::Result<Self> {
+        rustix::io::ioctl_fionbio(&master, true)?;
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        // SAFETY: the `AsyncFd` owns the descriptor, which is therefore open and the same until it is dropped.
+        let master = unsafe { AsyncFd::register_with_interest(master, interest) };
+        Ok(Self(master?))
+    }
+
+    /// Reads what was written on the terminal; 0 when nothing holds the other end any more. Cancel safe.
+    pub(crate) async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0
+            .async_io(Interest::READABLE, |master| {
+                match rustix::io::read(master, &mut *buffer) {
+                    // Linux's way to say that the other end is closed.
+                    Err(Errno::IO) => Ok(0),
+                    result => Ok(result?),
+                }
+            })
+            .await
+    }
+
+    /// Types a part of `data` on the terminal; tells how much it took. Cancel safe.
+    pub(crate) async fn write(&self, data: &[u8]) -> io::Result<usize> {
+        self.0
+            .async_io(Interest::WRITABLE, |master| {
+                Ok(rustix::io::write(master, data)?)
+            })
+            .await
+    }
+
+    /// Changes the size, which tells the programs in the foreground.
+    pub(crate) fn resize(&self, size: WindowSize) -> io::Result<()> {
+        Ok(tcsetwinsize(&self.0, winsize(size))?)
+    }
+
+    /// The processes in the foreground, if any.
+    pub(crate) fn foreground(&self) -> Option<Group> {
+        tcgetpgrp(&self.0).ok().map(Group)
+    }
+}
+
+impl AsFd for Master {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// A size as the system takes it: what does not fit is the largest that does.
+fn winsize(size: WindowSize) -> Winsize {
+    let clamp = |number| u16::try_from(number).unwrap_or(u16::MAX);
+    Winsize {
+        ws_row: clamp(size.rows),
+        ws_col: clamp(size.columns),
+        ws_xpixel: clamp(size.width_pixels),
+        ws_ypixel: clamp(size.height_pixels),
+    }
+}
+
+#[cfg(any(
+    target_os = "linux",
+    target_os = "android",
+    target_os = "freebsd",
+    target_os = "netbsd"
+))]
+const MASTER_FLAGS: OpenptFlags = OpenptFlags::RDWR
+    .union(OpenptFlags::NOCTTY)
+    .union(OpenptFlags::CLOEXEC);
+/// Elsewhere the end is closed on exec a moment after it was made.
+#[cfg(not(any(
+    target_os = "linux",
+    target_os = "android",
+    target_os = "freebsd",
+    target_os = "netbsd"
+)))]
+const MASTER_FLAGS: OpenptFlags = OpenptFlags::RDWR.union(OpenptFlags::NOCTTY);
