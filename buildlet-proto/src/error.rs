@@ -76,6 +76,8 @@ impl ErrorStatus {
     pub const BAD_GATEWAY: Self = Self(StatusCode::BAD_GATEWAY);
     /// 503: not for the moment.
     pub const UNAVAILABLE: Self = Self(StatusCode::SERVICE_UNAVAILABLE);
+    /// 504: something behind us did not answer in time.
+    pub const GATEWAY_TIMEOUT: Self = Self(StatusCode::GATEWAY_TIMEOUT);
 
     /// Takes a status from the wire; `None` unless it is 4xx or 5xx.
     pub fn from_status(status: StatusCode) -> Option<Self> {

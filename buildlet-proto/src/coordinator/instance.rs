@@ -1,0 +1,84 @@
+//! An instance as coordinators show it.
+
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+/// A machine that is leased to a user.
+///
+/// As JSON, an object of `User`, `Name`, `HostType`, `BuilderType`, `Created` and `Expires`, whose times are RFC 3339:
+/// written in UTC, read with any offset. A time before 1970, such as Go's zero time, is read as 1970.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+#[non_exhaustive]
+pub struct Instance {
+    /// The user, with the `user-` of Go's coordinators.
+    pub user: String,
+    /// The name by which users ask for it: `user-bradfitz-openbsd-amd64-60-1`.
+    pub name: String,
+    /// The kind of machine.
+    pub host_type: String,
+    /// What the user asked for.
+    pub builder_type: String,
+    /// When the lease began.
+    #[serde(with = "rfc3339")]
+    pub created: SystemTime,
+    /// When the lease ends unless it is renewed by use.
+    #[serde(with = "rfc3339")]
+    pub expires: SystemTime,
+}
+
+impl Instance {
+    /// Describes an instance.
+    pub fn new(
+        user: impl Into<String>,
+        name: impl Into<String>,
+        host_type: impl Into<String>,
+        builder_type: impl Into<String>,
+        created: SystemTime,
+        expires: SystemTime,
+    ) -> Self {
+        Self {
+            user: user.into(),
+            name: name.into(),
+            host_type: host_type.into(),
+            builder_type: builder_type.into(),
+            created,
+            expires,
+        }
+    }
+
+    /// How much of the lease is left at `now`; nothing where it has ended.
+    pub fn remaining(&self, now: SystemTime) -> Duration {
+        self.expires.duration_since(now).unwrap_or_default()
+    }
+}
+
+mod rfc3339 {
+    use std::time::{Duration, SystemTime};
+
+    use serde::{Deserialize, Deserializer, Serializer, de, ser};
+    use time::OffsetDateTime;
+    use time::format_description::well_known::Rfc3339;
+
+    pub(super) fn serialize<S: Serializer>(
+        time: &SystemTime,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let text = OffsetDateTime::from(*time)
+            .format(&Rfc3339)
+            .map_err(ser::Error::custom)?;
+        serializer.serialize_str(&text)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<SystemTime, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let time = OffsetDateTime::parse(&text, &Rfc3339).map_err(de::Error::custom)?;
+        let since = Duration::try_from(time - OffsetDateTime::UNIX_EPOCH).unwrap_or_default();
+        SystemTime::UNIX_EPOCH
+            .checked_add(since)
+            .ok_or_else(|| de::Error::custom("time out of range"))
+    }
+}
