@@ -4,6 +4,8 @@
 //! [`ChannelSink`] towards the machine, a [`ChannelSource`] from it, and a [`ChannelControl`] for requests. The server
 //! pumps each direction on its own, so a stalled one never stops the other.
 
+pub mod ssh;
+
 use std::fmt;
 
 use async_trait::async_trait;

@@ -1,0 +1,125 @@
+//! The authorizer of a gateway whose users are configured by name.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::auth::{AuthRequest, Authorizer, Denied, Grant};
+use crate::key::AuthorizedKey;
+use crate::keysource::{KeySource, Reach};
+
+/// A user, and where the keys of that user are found.
+#[derive(Clone)]
+pub struct KeyUser {
+    name: String,
+    sources: Vec<(Arc<dyn KeySource>, String)>,
+}
+
+impl KeyUser {
+    /// A user without keys.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            sources: Vec::new(),
+        }
+    }
+
+    /// Adds the keys that `source` has for `account`.
+    pub fn with_source(mut self, source: Arc<dyn KeySource>, account: impl Into<String>) -> Self {
+        self.sources.push((source, account.into()));
+        self
+    }
+
+    /// Whether this user's key is `key`. Remote sources are asked only if `remote`.
+    async fn has(&self, key: &AuthorizedKey, reach: Reach) -> bool {
+        for (source, account) in &self.sources {
+            if source.reach() == Reach::Remote && reach == Reach::Local {
+                continue;
+            }
+            match source.keys(account).await {
+                Ok(keys) if keys.contains(key) => return true,
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "a key source failed");
+                }
+            }
+        }
+        false
+    }
+}
+
+impl std::fmt::Debug for KeyUser {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KeyUser")
+            .field("name", &self.name)
+            .field("sources", &self.sources.len())
+            .finish()
+    }
+}
+
+/// Lets in whoever proves a key of a configured user.
+///
+/// It says who somebody is, not what they may reach: the instance in the login is the resolver's business. A login
+/// such as `user-NAME-linux-amd64-0`, perhaps with `mutable-` before it, names a user, who is asked first and is the only
+/// one whose remote key sources are asked: nobody makes us query a server about users that they just name. A key of
+/// another user is found in the local sources, so that one who mistypes an instance is told so.
+#[derive(Clone, Debug)]
+pub struct KeyAuthorizer {
+    users: Vec<KeyUser>,
+}
+
+impl KeyAuthorizer {
+    /// An authorizer for these users.
+    pub fn new(users: impl IntoIterator<Item = KeyUser>) -> Self {
+        Self {
+            users: users.into_iter().collect(),
+        }
+    }
+
+    async fn owner(&self, login: &str, key: &AuthorizedKey) -> Option<&KeyUser> {
+        let named = self.named(login);
+        if let Some(user) = named
+            && user.has(key, Reach::Remote).await
+        {
+            return Some(user);
+        }
+        for user in &self.users {
+            if user.has(key, Reach::Local).await {
+                return Some(user);
+            }
+        }
+        None
+    }
+
+    /// The user that a login names: the one with the longest name that fits, so that `anna` is not taken for
+    /// `anna-maria`, nor the other way round.
+    fn named(&self, login: &str) -> Option<&KeyUser> {
+        let instance = login.strip_prefix(MUTABLE).unwrap_or(login);
+        let rest = instance.strip_prefix(USER)?;
+        let fits = |user: &&KeyUser| {
+            rest.strip_prefix(user.name.as_str())
+                .is_some_and(|rest| rest.starts_with('-'))
+        };
+        self.users
+            .iter()
+            .filter(fits)
+            .max_by_key(|user| user.name.len())
+    }
+}
+
+#[async_trait]
+impl Authorizer for KeyAuthorizer {
+    async fn authorize(&self, request: &AuthRequest) -> Result<Grant, Denied> {
+        let key: AuthorizedKey = request.key.parse().map_err(|_| Denied)?;
+        match self.owner(&request.login, &key).await {
+            Some(user) => Ok(Grant::new(&user.name, &request.login)),
+            None => Err(Denied),
+        }
+    }
+}
+
+/// The prefix of a login whose user may change the machine for good.
+const MUTABLE: &str = "mutable-";
+
+/// What instances that belong to users begin with.
+const USER: &str = "user-";

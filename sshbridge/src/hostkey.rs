@@ -1,0 +1,184 @@
+//! The key by which users recognise a server.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use russh::keys::ssh_key::LineEnding;
+use russh::keys::{Algorithm, PrivateKey};
+use zeroize::Zeroizing;
+
+/// A server's host key: Ed25519, which every client of the last ten years knows.
+#[derive(Clone)]
+pub struct HostKeys {
+    key: PrivateKey,
+}
+
+impl HostKeys {
+    /// Reads the key in `dir`, or makes one where there is none yet. The file is `ssh_host_ed25519_key`, in OpenSSH's
+    /// format and for its owner only; it is complete and on the disk before it has this name.
+    ///
+    /// # Errors
+    ///
+    /// [`HostKeyError`]. A key that cannot be read is never replaced: users would be told of an attack.
+    pub fn load_or_create(dir: &Path) -> Result<Self, HostKeyError> {
+        let path = dir.join(FILE_NAME);
+        match Self::load(&path) {
+            Err(HostKeyError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            result => return result,
+        }
+        match Self::ephemeral().store(dir, &path) {
+            Ok(()) => tracing::info!(path = %path.display(), "made a host key"),
+            // Another process was faster.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(source) => return Err(HostKeyError::Write { path, source }),
+        }
+        Self::load(&path)
+    }
+
+    /// Makes a key that is gone with this value.
+    ///
+    /// # Panics
+    ///
+    /// If the system has no randomness to give.
+    pub fn ephemeral() -> Self {
+        let key = PrivateKey::random(&mut russh::keys::key::safe_rng(), Algorithm::Ed25519)
+            .expect("an Ed25519 key can be made of any random bytes");
+        Self { key }
+    }
+
+    /// The public key as a line without comment: `ssh-ed25519 AAAA…`.
+    ///
+    /// # Panics
+    ///
+    /// Never: an Ed25519 key can be encoded.
+    pub fn public_line(&self) -> String {
+        self.key
+            .public_key()
+            .to_openssh()
+            .expect("an Ed25519 key can be encoded")
+    }
+
+    /// The key itself, for the server.
+    pub(crate) fn private_key(&self) -> &PrivateKey {
+        &self.key
+    }
+
+    fn load(path: &Path) -> Result<Self, HostKeyError> {
+        let path_buf = || path.to_path_buf();
+        let text = read_private(path)?;
+        let key = PrivateKey::from_openssh(text.as_bytes())
+            .map_err(|_| HostKeyError::Malformed { path: path_buf() })?;
+        if key.is_encrypted() || key.algorithm() != Algorithm::Ed25519 {
+            return Err(HostKeyError::Unsupported { path: path_buf() });
+        }
+        let mut key = key;
+        key.set_comment("");
+        Ok(Self { key })
+    }
+
+    fn store(&self, dir: &Path, path: &Path) -> io::Result<()> {
+        fs::create_dir_all(dir)?;
+        let text = self
+            .key
+            .to_openssh(LineEnding::LF)
+            .map_err(io::Error::other)?;
+        let new = dir.join(format!("{FILE_NAME}.{}.new", std::process::id()));
+        // A file of that name was left by a process that did not get to the end.
+        let _ = fs::remove_file(&new);
+        let written = write_private(&new, text.as_bytes()).and_then(|()| fs::hard_link(&new, path));
+        let removed = fs::remove_file(&new);
+        written.and(removed)?;
+        sync_dir(dir)
+    }
+}
+
+impl std::fmt::Debug for HostKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HostKeys")
+            .field("public", &self.public_line())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A host key that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HostKeyError {
+    /// Others than its owner may read the key.
+    #[error(
+        "the host key {path} can be read by others: make its mode 600, or replace it if they may have read it"
+    )]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file holds no private key.
+    #[error(
+        "{path} is no private key in OpenSSH's format: restore it, or remove it to make a new one"
+    )]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file could not be read.
+    #[error("the host key {path} cannot be read")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The key is encrypted, or not an Ed25519 key.
+    #[error("the host key {path} is not an unencrypted Ed25519 key")]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A new key could not be stored.
+    #[error("a new host key cannot be stored as {path}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+fn read_private(path: &Path) -> Result<Zeroizing<String>, HostKeyError> {
+    let read = |source| HostKeyError::Read {
+        path: path.to_path_buf(),
+        source,
+    };
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = fs::metadata(path).map_err(read)?.permissions().mode();
+        if mode & 0o077 != 0 {
+            return Err(HostKeyError::Exposed {
+                path: path.to_path_buf(),
+            });
+        }
+    }
+    fs::read_to_string(path).map(Zeroizing::new).map_err(read)
+}
+
+fn write_private(path: &Path, text: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    file.write_all(text)?;
+    file.sync_all()
+}
+
+/// Makes the new name as durable as the file; not every system lets a directory be opened for it.
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    if cfg!(unix) {
+        File::open(dir)?.sync_all()?;
+    }
+    Ok(())
+}
+
+const FILE_NAME: &str = "ssh_host_ed25519_key";

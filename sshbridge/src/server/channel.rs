@@ -1,0 +1,406 @@
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::connection::{Opened, State};
+use super::protocol::{ClientChannel, Opening};
+use crate::auth::{Machine, Refusal};
+use crate::backend::{
+    BackendError, ChannelControl, ChannelEvent, ChannelRequest, ChannelSink, ChannelSource,
+};
+use crate::flow::{Gone, Inbox, Link};
+
+/// A session channel of a client: what came from the client, and the machine's side of it.
+///
+/// The SSH library's callbacks fill the inbox and make the requests; one task of the channel pumps both directions.
+pub(super) struct Channel {
+    link: Arc<Link>,
+    pub(super) inbox: Arc<Inbox>,
+    /// Cancelled when the channel is closed, by either side.
+    pub(super) gone: CancellationToken,
+    state: Mutex<ChannelState>,
+    greeting: OnceLock<Bytes>,
+    /// Something was started, or there is a greeting to write.
+    started: Notify,
+}
+
+#[derive(Default)]
+struct ChannelState {
+    machine: Attached,
+    terminal: bool,
+    /// A shell, a command or a subsystem was started.
+    started: bool,
+    variables: usize,
+}
+
+/// What answers the requests of a channel.
+#[derive(Default)]
+enum Attached {
+    /// A channel on a machine.
+    Machine(Arc<dyn ChannelControl>, Machine),
+    /// Nothing: the channel is being opened, or it is closed.
+    #[default]
+    Nothing,
+    /// The refusal that the user reads as soon as something is started.
+    Refusal,
+}
+
+/// How the machine's side of a channel came to its end.
+enum Output {
+    /// It reported how the command ended.
+    Reported { eof: bool },
+    /// It just ended.
+    Lost { eof: bool },
+}
+
+impl Channel {
+    pub(super) fn new(link: &Arc<Link>) -> Self {
+        Self {
+            link: link.clone(),
+            inbox: link.inbox(),
+            gone: link.gone().child_token(),
+            state: Mutex::default(),
+            greeting: OnceLock::new(),
+            started: Notify::new(),
+        }
+    }
+
+    /// Opens the machine's side, accepts the client's, and pumps until one of them ends. The machine is first, so that
+    /// nothing it says can come too early.
+    pub(super) async fn serve(self: Arc<Self>, opening: Opening, connection: Arc<State>) {
+        let _open = connection.count_channel();
+        let Some(opened) = self.link.unless_gone(connection.open()).await else {
+            return;
+        };
+        match opened {
+            Ok(opened) => self.bridge(opening, &connection, opened).await,
+            Err(refusal) => self.refuse(opening, &refusal).await,
+        }
+        self.gone.cancel();
+        self.inbox.discard();
+        self.state().machine = Attached::Nothing;
+    }
+
+    /// Makes a request of the machine. Whether it was granted.
+    pub(super) async fn request(&self, request: ChannelRequest, timeout: Duration) -> bool {
+        if !self.admit(&request) {
+            return false;
+        }
+        let starts = matches!(
+            request,
+            ChannelRequest::Shell | ChannelRequest::Exec(_) | ChannelRequest::Subsystem(_)
+        );
+        if starts {
+            self.state().started = true;
+        }
+        let granted = match self.control(&request) {
+            Ok(control) => self.ask(&*control, request, timeout).await,
+            Err(granted) => granted,
+        };
+        if starts {
+            self.state().started = granted;
+            self.started.notify_one();
+        }
+        granted
+    }
+
+    /// Whether the request makes sense at this point of the channel (RFC 4254 §6), and is one that we pass on.
+    fn admit(&self, request: &ChannelRequest) -> bool {
+        let mut state = self.state();
+        match request {
+            ChannelRequest::Signal(_) | ChannelRequest::WindowChange(_) => true,
+            ChannelRequest::Exec(_) | ChannelRequest::Shell | ChannelRequest::Subsystem(_) => {
+                !state.started
+            }
+            ChannelRequest::Pty(_) => {
+                state.terminal = !state.started;
+                state.terminal
+            }
+            ChannelRequest::Env { name, value } => {
+                state.variables += 1;
+                !state.started
+                    && state.variables <= MAX_VARIABLES
+                    && is_passed_on(name)
+                    && !value.contains('\0')
+                    && value.len() <= MAX_VALUE
+            }
+        }
+    }
+
+    /// What answers `request`, or else whether it is granted.
+    fn control(&self, request: &ChannelRequest) -> Result<Arc<dyn ChannelControl>, bool> {
+        let state = self.state();
+        match &state.machine {
+            Attached::Nothing => Err(false),
+            Attached::Refusal => Err(true),
+            Attached::Machine(control, machine) => {
+                if matches!(request, ChannelRequest::Shell)
+                    && state.terminal
+                    && !machine.greeting.is_empty()
+                {
+                    let _ = self.greeting.set(terminal_lines(&machine.greeting));
+                    self.started.notify_one();
+                }
+                Ok(control.clone())
+            }
+        }
+    }
+
+    async fn ask(
+        &self,
+        control: &dyn ChannelControl,
+        request: ChannelRequest,
+        timeout: Duration,
+    ) -> bool {
+        let answer = tokio::select! {
+            answer = tokio::time::timeout(timeout, control.request(request)) => {
+                answer.unwrap_or(Err(BackendError::TimedOut))
+            }
+            () = self.gone.cancelled() => Err(BackendError::Closed),
+        };
+        if let Err(error) = &answer {
+            tracing::debug!(%error, "a request was not granted");
+        }
+        answer.is_ok()
+    }
+
+    async fn refuse(&self, opening: Opening, refusal: &Refusal) {
+        self.state().machine = Attached::Refusal;
+        let client = opening.accept(&self.link, &self.gone).await;
+        let told = async {
+            while !self.state().started {
+                self.started.notified().await;
+            }
+            self.end_with(&client, &refusal.message, true).await;
+        };
+        tokio::select! {
+            () = told => {}
+            () = self.discard_input() => {}
+            () = self.gone.cancelled() => {}
+        }
+    }
+
+    async fn bridge(&self, opening: Opening, connection: &State, opened: Opened) {
+        let Opened {
+            machine,
+            channel,
+            conn: _conn,
+        } = opened;
+        let control: Arc<dyn ChannelControl> = Arc::from(channel.control);
+        let variables = machine.env.iter().map(|(name, value)| {
+            let (name, value) = (name.clone(), value.clone());
+            self.ask(
+                &*control,
+                ChannelRequest::Env { name, value },
+                connection.shared.config.request_timeout,
+            )
+        });
+        futures_util::future::join_all(variables).await;
+        self.state().machine = Attached::Machine(control, machine);
+        let client = opening.accept(&self.link, &self.gone).await;
+        tokio::select! {
+            () = self.gone.cancelled() => {}
+            () = self.inbox.cut().cancelled() => {
+                self.end_with(&client, "the session was closed: it took no input", true).await;
+            }
+            () = connection.ending().cancelled() => {
+                self.end_with(&client, &connection.farewell(), true).await;
+            }
+            output = self.pump(&client, channel.sink, channel.source) => {
+                self.close(&client, output).await;
+            }
+        }
+    }
+
+    async fn pump(
+        &self,
+        client: &ClientChannel,
+        sink: Box<dyn ChannelSink>,
+        source: Box<dyn ChannelSource>,
+    ) -> Result<Output, Gone> {
+        let input = async {
+            self.pump_in(sink).await;
+            std::future::pending().await
+        };
+        tokio::select! {
+            output = self.pump_out(client, source) => output,
+            // The end of the client's input is not the end of the channel.
+            never = input => never,
+        }
+    }
+
+    /// Client to machine.
+    async fn pump_in(&self, mut sink: Box<dyn ChannelSink>) {
+        while let Some(event) = self.inbox.take().await {
+            let taken = match event {
+                ChannelEvent::Data(data) => sink.data(data).await,
+                ChannelEvent::Eof => sink.eof().await,
+                ChannelEvent::ExitSignal { .. }
+                | ChannelEvent::ExitStatus(_)
+                | ChannelEvent::Stderr(_) => Ok(()),
+            };
+            if let Err(error) = taken {
+                // A command may close its input and run on; the client must not stand still for it.
+                tracing::debug!(%error, "the machine takes no more input");
+                drop(sink);
+                return self.discard_input().await;
+            }
+        }
+    }
+
+    /// Machine to client.
+    async fn pump_out(
+        &self,
+        client: &ClientChannel,
+        mut source: Box<dyn ChannelSource>,
+    ) -> Result<Output, Gone> {
+        let mut eof = false;
+        let mut reported = false;
+        let mut greeted = false;
+        loop {
+            let event = tokio::select! {
+                biased;
+                () = self.started.notified(), if !greeted => None,
+                event = source.next() => Some(event),
+            };
+            if !greeted && let Some(greeting) = self.greeting.get() {
+                greeted = true;
+                client.data(greeting.clone()).await?;
+            }
+            let Some(event) = event else { continue };
+            match event {
+                Some(ChannelEvent::Data(data)) => client.data(data).await?,
+                Some(ChannelEvent::Stderr(data)) => client.stderr(data).await?,
+                Some(ChannelEvent::Eof) => {
+                    eof = true;
+                    client.eof().await?;
+                }
+                Some(ChannelEvent::ExitStatus(status)) => {
+                    reported = true;
+                    client.exit_status(status).await?;
+                }
+                Some(ChannelEvent::ExitSignal {
+                    signal,
+                    core_dumped,
+                    message,
+                }) => {
+                    reported = true;
+                    client.exit_signal(signal, core_dumped, message).await?;
+                }
+                None if reported => return Ok(Output::Reported { eof }),
+                None => return Ok(Output::Lost { eof }),
+            }
+        }
+    }
+
+    async fn close(&self, client: &ClientChannel, output: Result<Output, Gone>) {
+        match output {
+            Ok(Output::Reported { eof: true }) => drop(client.close().await),
+            Ok(Output::Reported { eof: false }) => {
+                let _ = client.eof().await;
+                let _ = client.close().await;
+            }
+            Ok(Output::Lost { eof }) => {
+                self.end_with(client, "the connection to the machine was lost", !eof)
+                    .await;
+            }
+            Err(Gone) => {}
+        }
+    }
+
+    /// Tells the user a last sentence, and its program that it failed.
+    async fn end_with(&self, client: &ClientChannel, sentence: &str, writable: bool) {
+        let (started, terminal) = {
+            let state = self.state();
+            (state.started, state.terminal)
+        };
+        let last = async {
+            if started && writable {
+                let line = if terminal { "\r\n" } else { "\n" };
+                let line = Bytes::from(format!("{sentence}{line}"));
+                let _ = tokio::time::timeout(LAST_SENTENCE, client.stderr(line)).await;
+            }
+            if started {
+                client.exit_status(FAILED).await?;
+            }
+            if writable {
+                client.eof().await?;
+            }
+            client.close().await
+        };
+        tokio::select! {
+            _ = last => {}
+            () = self.gone.cancelled() => {}
+        }
+    }
+
+    async fn discard_input(&self) {
+        while self.inbox.take().await.is_some() {}
+        std::future::pending().await
+    }
+
+    fn state(&self) -> MutexGuard<'_, ChannelState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The variables that a client may set: what says how to talk to its user and its git, and nothing that a program loads
+/// code by.
+fn is_passed_on(name: &str) -> bool {
+    matches!(name, "COLORTERM" | "GIT_PROTOCOL" | "LANG" | "TERM")
+        || name.strip_prefix("LC_").is_some_and(|rest| {
+            !rest.is_empty()
+                && rest.len() < 64
+                && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        })
+}
+
+/// A terminal in raw mode does not return its carriage at a line feed.
+fn terminal_lines(text: &str) -> Bytes {
+    Bytes::from(text.replace('\n', "\r\n"))
+}
+
+/// What `ssh` exits with when the connection fails.
+const FAILED: u32 = 255;
+
+/// How many variables a client may ask to set on a channel.
+const MAX_VARIABLES: usize = 64;
+
+/// The longest value of a variable.
+const MAX_VALUE: usize = 4 << 10;
+
+/// How long a client that reads nothing is waited for with the last sentence.
+const LAST_SENTENCE: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_harmless_variables_are_passed_on() {
+        for name in [
+            "LANG",
+            "LC_ALL",
+            "LC_CTYPE",
+            "TERM",
+            "GIT_PROTOCOL",
+            "COLORTERM",
+        ] {
+            assert!(is_passed_on(name), "{name}");
+        }
+        for name in [
+            "LD_PRELOAD",
+            "PATH",
+            "LC_",
+            "LC_A=B",
+            "LC_A\0",
+            "BASH_ENV",
+            "",
+        ] {
+            assert!(!is_passed_on(name), "{name}");
+        }
+    }
+}
