@@ -16,6 +16,8 @@ mod output;
 mod platform;
 mod process;
 mod settings;
+#[cfg(test)]
+mod tests;
 
 pub use self::backend::LocalBackend;
 pub use self::settings::LocalSettings;

@@ -75,8 +75,9 @@ impl LocalSink {
 impl ChannelSink for LocalSink {
     async fn data(&mut self, data: Bytes) -> Result<(), BackendError> {
         let result = tokio::select! {
-            result = Self::write(&mut self.state, data) => result,
+            biased;
             () = self.closed.cancelled() => Err(BackendError::Closed),
+            result = Self::write(&mut self.state, data) => result,
         };
         if result.is_err() {
             self.state = State::Ended;

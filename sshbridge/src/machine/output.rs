@@ -173,11 +173,12 @@ impl ChannelSource for LocalSource {
     async fn next(&mut self) -> Option<ChannelEvent> {
         loop {
             let step = tokio::select! {
-                step = Self::step(&mut self.state) => step,
+                biased;
                 () = self.closed.cancelled() => {
                     self.state = State::Over;
                     Step::Over
                 }
+                step = Self::step(&mut self.state) => step,
             };
             match step {
                 Step::Again => {}

@@ -18,6 +18,8 @@ pub(super) struct Process {
     /// The program's group, until there is nothing left in it that is ours to end.
     group: Option<Group>,
     terminal: Option<Arc<Master>>,
+    /// The group that was in the foreground of the terminal when that was let go.
+    foreground: Option<Group>,
 }
 
 impl Process {
@@ -27,6 +29,7 @@ impl Process {
             group: Group::led_by(&child),
             child,
             terminal,
+            foreground: None,
         }
     }
 
@@ -66,41 +69,57 @@ impl Process {
     /// Ends the program, its group, and on a terminal the group in the foreground.
     async fn end(mut self, grace: Duration) {
         let Some(group) = self.group else { return };
-        let foreground = self
-            .terminal
-            .take()
-            .and_then(|terminal| terminal.foreground())
-            .filter(|foreground| *foreground != group);
+        self.release_terminal();
         group.hang_up();
-        if let Some(foreground) = foreground {
+        if let Some(foreground) = self.lingering_foreground() {
             foreground.hang_up();
         }
-        let lingers = || foreground.filter(|foreground| foreground.is_in_session_of(group));
-        let gone = async {
-            // A failure to wait is met by the kill below.
-            let _ = self.child.wait().await;
-            while !group.is_empty() || lingers().is_some() {
-                sleep(POLL).await;
-            }
-        };
-        if timeout(grace, gone).await.is_err() {
+        if timeout(grace, self.emptied(group)).await.is_err() {
             tracing::debug!("processes of a cut session did not hang up and are killed");
-            group.kill();
-            if let Some(foreground) = lingers() {
-                foreground.kill();
-            }
+            self.kill();
         }
         self.group = None;
         // Waiting again is what reaps a program that had to be killed.
         let _ = self.child.wait().await;
     }
+
+    /// Waits until no process of the group, nor of that in the foreground, is left.
+    async fn emptied(&mut self, group: Group) {
+        // A failure to wait is met by the kill that follows the time limit.
+        let _ = self.child.wait().await;
+        while !group.is_empty() || self.lingering_foreground().is_some() {
+            sleep(POLL).await;
+        }
+    }
+
+    /// Lets go of the terminal, which hangs it up when nobody else reads it, and notes who was in its foreground.
+    fn release_terminal(&mut self) {
+        if let Some(terminal) = self.terminal.take() {
+            self.foreground = terminal.foreground();
+        }
+    }
+
+    /// The group in the foreground, where it is another one than the program's and still of its session.
+    fn lingering_foreground(&self) -> Option<Group> {
+        let group = self.group?;
+        self.foreground
+            .filter(|foreground| *foreground != group && foreground.is_in_session_of(group))
+    }
+
+    fn kill(&self) {
+        if let Some(foreground) = self.lingering_foreground() {
+            foreground.kill();
+        }
+        if let Some(group) = self.group {
+            group.kill();
+        }
+    }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if let Some(group) = self.group {
-            group.kill();
-        }
+        self.release_terminal();
+        self.kill();
     }
 }
 
