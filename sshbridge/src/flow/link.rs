@@ -173,12 +173,6 @@ impl Link {
         self.backlog.load(Ordering::Acquire)
     }
 
-    /// Bytes that are on their way to the peer.
-    #[cfg(test)]
-    pub(crate) fn outbound_bytes(&self) -> usize {
-        self.outbound().total()
-    }
-
     /// How many reads have brought something. Wraps around.
     pub(crate) fn reads(&self) -> usize {
         self.read.load(Ordering::Relaxed)
