@@ -12,8 +12,9 @@ use std::io;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 pub use tokio_rustls::client::TlsStream;
@@ -46,8 +47,9 @@ impl Pin {
             EndEntityCert::try_from(certificate).map_err(|_| TlsError::InvalidCertificate)?;
         let key = certificate.subject_public_key_info();
         let digest = ring::digest::digest(&ring::digest::SHA256, &key);
-        let digest = digest.as_ref().try_into().expect("SHA-256 has 32 bytes");
-        Ok(Self(digest))
+        let mut pin = [0; SHA256_LEN];
+        pin.copy_from_slice(digest.as_ref());
+        Ok(Self(pin))
     }
 }
 
@@ -92,9 +94,7 @@ impl fmt::Debug for Pin {
 /// [`TlsError::NoAuthorities`] where there is no pin and the system trusts nobody.
 pub fn client_config(pin: Option<&Pin>) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .expect("ring has cipher suites for TLS 1.2 and 1.3");
+    let builder = builder(provider.clone());
     let config = match pin {
         Some(pin) => {
             let verifier = Arc::new(PinVerifier::new(*pin, provider));
@@ -173,6 +173,12 @@ pub enum TlsError {
          authority: ask its operator for the pin"
     )]
     PinMismatch(Pin),
+}
+
+fn builder(provider: Arc<CryptoProvider>) -> ConfigBuilder<ClientConfig, WantsVerifier> {
+    ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("ring has cipher suites for TLS 1.2 and 1.3")
 }
 
 fn system_authorities() -> Result<RootCertStore, TlsError> {

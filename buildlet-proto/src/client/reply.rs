@@ -144,7 +144,7 @@ impl ReplyReader {
         loop {
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 None => {
-                    self.finish(Phase::Ended, |trailers| Ok(trailers));
+                    self.finish(Phase::Ended, Ok);
                     return Poll::Ready(Ok(()));
                 }
                 Some(Err(error)) => return Poll::Ready(Err(self.fail(cut_in_reply(error)))),

@@ -1,0 +1,113 @@
+//! `create`, `list`, `ping`, `destroy`.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::Context;
+use buildlet_proto::Buildlet;
+use buildlet_proto::client::Connect;
+use buildlet_proto::coordinator::{CoordinatorClient, Instance};
+
+use crate::cli::{Create, CreateOutput, List, ListOutput, Target};
+use crate::instance;
+use crate::streams::Streams;
+
+pub(crate) async fn create<C: Connect>(
+    coordinator: &CoordinatorClient<C>,
+    args: Create,
+    streams: &mut Streams<'_>,
+) -> anyhow::Result<()> {
+    let (builder_type, started) = (&args.builder_type, Instant::now());
+    let on_wait = |waiting: buildlet_proto::coordinator::Waiting| {
+        let waited = humantime::format_duration(whole_seconds(started.elapsed()));
+        let message = if waiting.message.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", waiting.message)
+        };
+        let ahead = waiting.ahead;
+        streams.chat(format_args!(
+            "waiting for {builder_type} for {waited}; {ahead} requests ahead of you{message}"
+        ));
+    };
+    let instance = coordinator
+        .create(builder_type, on_wait)
+        .await
+        .with_context(|| format!("creating {builder_type}"))?;
+    let text = match args.output {
+        CreateOutput::Json => json(&instance)?,
+        CreateOutput::Name => format!("{}\n", instance.name),
+    };
+    streams.write(text.as_bytes())?;
+    let left = humantime::format_duration(whole_seconds(instance.remaining(SystemTime::now())));
+    streams.chat(format_args!("leased for {left}, and as long as you use it"));
+    Ok(())
+}
+
+pub(crate) async fn list<C: Connect>(
+    coordinator: &CoordinatorClient<C>,
+    args: &List,
+    streams: &mut Streams<'_>,
+) -> anyhow::Result<()> {
+    let instances = coordinator.list().await.context("listing your instances")?;
+    let text = match args.output {
+        ListOutput::Json => json(&instances)?,
+        ListOutput::Name => instances
+            .iter()
+            .map(|instance| format!("{}\n", instance.name))
+            .collect(),
+        ListOutput::Text => instances.iter().map(line).collect(),
+    };
+    streams.write(text.as_bytes())?;
+    if instances.is_empty() {
+        streams.chat("you hold no instance; `gomote create TYPE` leases one");
+    }
+    Ok(())
+}
+
+pub(crate) async fn ping<C: Connect>(
+    coordinator: &CoordinatorClient<C>,
+    args: &Target,
+    streams: &mut Streams<'_>,
+) -> anyhow::Result<()> {
+    let (instance, buildlet) = instance::find(coordinator, &args.instance).await?;
+    let work_dir = buildlet
+        .work_dir()
+        .await
+        .with_context(|| format!("asking {}", instance.name))?;
+    streams.chat(format_args!(
+        "{} is alive; its work directory is {work_dir:?}",
+        instance.name
+    ));
+    Ok(())
+}
+
+pub(crate) async fn destroy<C: Connect>(
+    coordinator: &CoordinatorClient<C>,
+    args: &Target,
+) -> anyhow::Result<()> {
+    let (instance, buildlet) = instance::find(coordinator, &args.instance).await?;
+    buildlet
+        .halt()
+        .await
+        .with_context(|| format!("destroying {}", instance.name))
+}
+
+/// The line of Go's gomote.
+fn line(instance: &Instance) -> String {
+    let left = humantime::format_duration(whole_seconds(instance.remaining(SystemTime::now())));
+    let Instance {
+        name,
+        builder_type,
+        host_type,
+        ..
+    } = instance;
+    format!("{name}\t{builder_type}\t{host_type}\texpires in {left}\n")
+}
+
+fn json(value: &impl serde::Serialize) -> anyhow::Result<String> {
+    Ok(serde_json::to_string_pretty(value)? + "\n")
+}
+
+fn whole_seconds(time: Duration) -> Duration {
+    Duration::from_secs(time.as_secs())
+}

@@ -1,0 +1,174 @@
+//! `ssh`: the system's own client, told where the gateway is and how to know it.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Context;
+use buildlet_proto::client::Connect;
+use buildlet_proto::coordinator::CoordinatorClient;
+
+use crate::cli::Ssh;
+use crate::config::{Gateway, base_dir};
+use crate::exit::{Exit, NotFound};
+use crate::instance;
+use crate::streams::Streams;
+
+/// Becomes ssh, so that terminal, signals and exit code are its own. Returns only where there is no ssh, or where the
+/// command is just printed.
+pub(crate) async fn ssh<C: Connect>(
+    coordinator: &CoordinatorClient<C>,
+    gateway: &Gateway,
+    args: Ssh,
+    streams: &mut Streams<'_>,
+) -> anyhow::Result<Exit> {
+    let (instance, _) = instance::find(coordinator, &args.target.instance).await?;
+    let known_hosts = match &gateway.host_key {
+        Some(key) => Some(write_known_hosts(gateway, key)?),
+        None => None,
+    };
+    let mut command = command(
+        gateway,
+        known_hosts.as_deref(),
+        &instance.name,
+        &args.command,
+    );
+    if args.print {
+        streams.write(format!("{}\n", shell_line(&command)).as_bytes())?;
+        streams.flush()?;
+        return Ok(Exit::OK);
+    }
+    streams.chat(format_args!("$ {}", shell_line(&command)));
+    let error = command.exec();
+    if error.kind() == std::io::ErrorKind::NotFound {
+        return Err(NotFound(
+            "there is no `ssh` on this computer; install OpenSSH's client".to_owned(),
+        )
+        .into());
+    }
+    Err(error).context("starting ssh")
+}
+
+fn command(
+    gateway: &Gateway,
+    known_hosts: Option<&Path>,
+    instance: &str,
+    remote: &[String],
+) -> Command {
+    let mut command = Command::new("ssh");
+    command.arg("-p").arg(gateway.port.to_string());
+    if let Some(known_hosts) = known_hosts {
+        command
+            .args(["-o", "StrictHostKeyChecking=yes", "-o"])
+            .arg(option("UserKnownHostsFile", known_hosts));
+    }
+    if let Some(identity) = &gateway.identity {
+        command
+            .arg("-i")
+            .arg(identity)
+            .args(["-o", "IdentitiesOnly=yes"]);
+    }
+    // The login by itself: an instance's name and a host cannot be taken for anything else.
+    command.arg(format!("{instance}@{}", gateway.host));
+    if !remote.is_empty() {
+        command.arg("--").args(remote);
+    }
+    command
+}
+
+/// Writes the one host that is known. The name of the file is that of the host, so that coordinators do not meet.
+fn write_known_hosts(gateway: &Gateway, key: &str) -> anyhow::Result<PathBuf> {
+    let dir = base_dir(&|name| std::env::var_os(name), "XDG_CACHE_HOME", ".cache")
+        .context("HOME is not set, so that there is no place for the gateway's host key")?
+        .join("gomote");
+    write_known_hosts_in(&dir, gateway, key)
+        .with_context(|| format!("writing the gateway's host key into {}", dir.display()))
+}
+
+fn write_known_hosts_in(dir: &Path, gateway: &Gateway, key: &str) -> std::io::Result<PathBuf> {
+    let Gateway { host, port, .. } = gateway;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)?;
+    let path = dir.join(format!("known_hosts.{host}.{port}"));
+    let partial = dir.join(format!("known_hosts.{host}.{port}.{}", std::process::id()));
+    std::fs::write(&partial, format!("[{host}]:{port} {}\n", key.trim()))?;
+    std::fs::rename(&partial, &path)?;
+    Ok(path)
+}
+
+/// An option whose value is a path, in the quotes that ssh's own parser takes off.
+fn option(name: &str, path: &Path) -> OsString {
+    let mut option = OsString::from(format!("{name}=\""));
+    option.push(path);
+    option.push("\"");
+    option
+}
+
+/// The command for a person or a script to paste into a shell.
+fn shell_line(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(quoted).collect::<Vec<_>>().join(" ")
+}
+
+fn quoted(word: &OsStr) -> String {
+    let word = word.to_string_lossy();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@=[]+,%".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.into_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gateway() -> Gateway {
+        Gateway {
+            host: "localhost".to_owned(),
+            port: 2022,
+            host_key: None,
+            identity: None,
+        }
+    }
+
+    #[test]
+    fn the_plain_command_is_plain() {
+        assert_eq!(
+            shell_line(&command(&gateway(), None, "user-al-x-0", &[])),
+            "ssh -p 2022 user-al-x-0@localhost"
+        );
+    }
+
+    #[test]
+    fn a_known_key_is_insisted_on() {
+        let gateway = Gateway {
+            identity: Some("/k/id".into()),
+            ..gateway()
+        };
+        let line = shell_line(&command(
+            &gateway,
+            Some(Path::new("/a b/known")),
+            "i",
+            &["echo".into(), "it's".into()],
+        ));
+        let want = r#"ssh -p 2022 -o StrictHostKeyChecking=yes -o 'UserKnownHostsFile="/a b/known"' -i /k/id -o IdentitiesOnly=yes i@localhost -- echo 'it'\''s'"#;
+        assert_eq!(line, want);
+    }
+
+    #[test]
+    fn the_host_is_known_by_its_port() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("new");
+        let path = write_known_hosts_in(&dir, &gateway(), "ssh-ed25519 AAAA\n").unwrap();
+        assert_eq!(
+            std::fs::read_to_string(path).unwrap(),
+            "[localhost]:2022 ssh-ed25519 AAAA\n"
+        );
+        assert_eq!(std::fs::read_dir(dir).unwrap().count(), 1);
+    }
+}
