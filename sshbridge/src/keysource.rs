@@ -1,6 +1,8 @@
 //! Where the keys of users come from.
 
 mod file;
+#[cfg(feature = "key-url")]
+mod url;
 
 use std::io;
 use std::path::PathBuf;
@@ -8,6 +10,8 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 
 pub use self::file::FileKeys;
+#[cfg(feature = "key-url")]
+pub use self::url::{UrlKeys, UrlTemplateError};
 use crate::key::AuthorizedKey;
 
 /// A place that knows the public keys of accounts.
@@ -68,5 +72,5 @@ pub enum KeySourceError {
 /// More keys than this nobody has; the rest is not looked at.
 const MAX_KEYS: usize = 100;
 
-/// The largest list of keys: a hundred RSA keys of 4096 bits fit.
-const MAX_BYTES: u64 = 128 << 10;
+/// The largest list of keys: eighty RSA keys of 4096 bits, or six hundred Ed25519 keys.
+const MAX_BYTES: u64 = 64 << 10;
