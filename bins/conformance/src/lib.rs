@@ -1,1 +1,11 @@
-//! Placeholder.
+//! The runner of the conformance suite: a command line over [`conn_conformance`].
+//!
+//! - `app` is the command line: one function per command.
+//! - `output` writes reports as text, JSON and JUnit.
+//! - `targets` makes the transports that are built in.
+
+mod app;
+mod output;
+mod targets;
+
+pub use app::{Args, Command, Format, RunArgs, Verdict, run};

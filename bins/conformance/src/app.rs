@@ -1,0 +1,156 @@
+use std::hash::{BuildHasher, RandomState};
+use std::io::{IsTerminal, Write};
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand, ValueEnum};
+use conn_conformance::{CaseReport, Options, Report, Target, catalogue, run_all_with};
+
+use crate::{output, targets};
+
+/// Says whether connections keep their promises.
+#[derive(Debug, Parser)]
+#[command(name = "conformance", version)]
+#[non_exhaustive]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the program does.
+#[derive(Debug, Subcommand)]
+#[non_exhaustive]
+pub enum Command {
+    /// Prints the catalogue of cases.
+    List {
+        /// How to print it.
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+    },
+    /// Runs the cases against one built-in transport.
+    Run(RunArgs),
+}
+
+/// How to run.
+#[derive(Debug, clap::Args)]
+#[non_exhaustive]
+pub struct RunArgs {
+    /// The transport.
+    #[arg(long, value_name = "TARGET")]
+    pub on: String,
+    /// The cases, by id or pattern: `io.bulk`, `wake.*`.
+    #[arg(long, value_name = "GLOB", default_value = "*")]
+    pub only: String,
+    /// What random choices are drawn from; drawn itself, and printed, where it is not given.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// How to print the result.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+    /// How many cases run at the same time.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub jobs: usize,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+#[non_exhaustive]
+pub enum Format {
+    /// For people.
+    Text,
+    /// One JSON document.
+    Json,
+    /// JUnit's XML, which build servers read.
+    Junit,
+}
+
+/// What the exit code says.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// Every claimed case passed.
+    Kept,
+    /// A case failed.
+    Broken,
+}
+
+impl Verdict {
+    fn of(kept: bool) -> Self {
+        if kept { Self::Kept } else { Self::Broken }
+    }
+}
+
+/// Carries out a command and writes its result to `out`.
+///
+/// # Errors
+///
+/// The command cannot be started: an unknown transport, a pattern that selects nothing; or `out` fails.
+pub fn run(args: &Args, out: &mut impl Write) -> Result<Verdict> {
+    match &args.command {
+        Command::List { format } => list(*format, out),
+        Command::Run(args) => run_target(args, out),
+    }
+}
+
+fn list(format: Format, out: &mut impl Write) -> Result<Verdict> {
+    match format {
+        Format::Text => output::list_text(out)?,
+        Format::Json => output::list_json(out)?,
+        Format::Junit => bail!("the catalogue has no JUnit form: use text or json"),
+    }
+    Ok(Verdict::Kept)
+}
+
+fn run_target(args: &RunArgs, out: &mut impl Write) -> Result<Verdict> {
+    let target = find_target(&args.on)?;
+    if !catalogue().any(|case| case.matches(&args.only)) {
+        bail!(
+            "no case matches {:?}; `conformance list` shows them all",
+            args.only
+        );
+    }
+    let mut options = Options::default();
+    options.seed = args.seed.unwrap_or_else(random_seed);
+    options.only.clone_from(&args.only);
+    options.jobs = args.jobs;
+    let report = run_all_with(&target, &options, progress);
+    match args.format {
+        Format::Text => output::run_text(&report, out)?,
+        Format::Json => output::run_json(&report, out)?,
+        Format::Junit => output::run_junit(&report, out)?,
+    }
+    Ok(verdict(&report))
+}
+
+fn verdict(report: &Report) -> Verdict {
+    Verdict::of(report.failed() == 0)
+}
+
+fn find_target(name: &str) -> Result<Target> {
+    targets::find(name).with_context(|| {
+        format!(
+            "no transport is called {name:?}; there are {}",
+            targets::NAMES.join(", ")
+        )
+    })
+}
+
+/// A seed that differs from run to run.
+fn random_seed() -> u64 {
+    RandomState::new().hash_one(std::process::id()) % 1_000_000
+}
+
+/// Shows each case as it ends, where somebody watches.
+fn progress(report: &CaseReport) {
+    let mut err = std::io::stderr().lock();
+    if err.is_terminal() {
+        // Progress is a courtesy: a terminal that is gone does not end the run.
+        let _ = writeln!(
+            err,
+            "{:7} {} ({:.2} s)",
+            report.outcome.name(),
+            report.case.id,
+            report.took.as_secs_f64()
+        );
+    }
+}

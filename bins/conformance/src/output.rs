@@ -1,0 +1,163 @@
+//! Reports as text, JSON and JUnit's XML.
+
+use std::io::{self, Write};
+
+use anyhow::Result;
+use conn_conformance::{Group, Outcome, Report, catalogue};
+use serde_json::{Value, json};
+
+/// The command that runs one case again.
+pub(crate) fn again(target: &str, id: &str, seed: u64) -> String {
+    format!("conformance run --on {target} --only {id} --seed {seed}")
+}
+
+/// The catalogue, a line for each case under its group.
+pub(crate) fn list_text(out: &mut impl Write) -> io::Result<()> {
+    for group in Group::ALL {
+        let cases: Vec<_> = catalogue().filter(|case| case.group == *group).collect();
+        if cases.is_empty() {
+            continue;
+        }
+        writeln!(out, "{group}")?;
+        for case in cases {
+            let alias = case
+                .alias
+                .map_or(String::new(), |alias| format!(" ({alias})"));
+            writeln!(out, "  {:36} {}{alias}", case.id, case.title)?;
+        }
+    }
+    writeln!(out, "{} cases", catalogue().count())
+}
+
+/// The catalogue, everything that is known of each case.
+pub(crate) fn list_json(out: &mut impl Write) -> Result<()> {
+    let cases: Vec<Value> = catalogue()
+        .map(|case| {
+            let needs: Vec<_> = case.needs.iter().map(|cap| cap.name()).collect();
+            json!({
+                "id": case.id,
+                "alias": case.alias,
+                "group": case.group.name(),
+                "title": case.title,
+                "promise": case.promise,
+                "source": case.source,
+                "bug": case.bug,
+                "seconds": case.limit.as_secs(),
+                "needs": needs,
+            })
+        })
+        .collect();
+    write_json(&Value::from(cases), out)
+}
+
+/// What did not pass, with how to run it again, and the sums.
+pub(crate) fn run_text(report: &Report, out: &mut impl Write) -> io::Result<()> {
+    for case in &report.cases {
+        let Some(detail) = case.outcome.detail() else {
+            continue;
+        };
+        writeln!(out, "{} {}: {detail}", case.outcome.name(), case.case.id)?;
+        if matches!(case.outcome, Outcome::Failed(_)) {
+            writeln!(out, "  promise: {}", case.case.promise)?;
+            let again = again(&report.target, case.case.id, report.seed);
+            writeln!(out, "  again:   {again}")?;
+        }
+    }
+    writeln!(
+        out,
+        "{}: {} passed, {} failed, {} skipped (seed {})",
+        report.target,
+        report.passed(),
+        report.failed(),
+        report.skipped(),
+        report.seed
+    )
+}
+
+/// `{target, seed, passed, failed, skipped, cases: [{id, outcome, seconds, detail}]}`.
+pub(crate) fn run_json(report: &Report, out: &mut impl Write) -> Result<()> {
+    write_json(&report_value(report), out)
+}
+
+pub(crate) fn report_value(report: &Report) -> Value {
+    let cases: Vec<Value> = report
+        .cases
+        .iter()
+        .map(|case| {
+            json!({
+                "id": case.case.id,
+                "outcome": case.outcome.name(),
+                "seconds": case.took.as_secs_f64(),
+                "detail": case.outcome.detail(),
+            })
+        })
+        .collect();
+    json!({
+        "target": &*report.target,
+        "seed": report.seed,
+        "passed": report.passed(),
+        "failed": report.failed(),
+        "skipped": report.skipped(),
+        "cases": cases,
+    })
+}
+
+pub(crate) fn write_json(value: &Value, out: &mut impl Write) -> Result<()> {
+    serde_json::to_writer_pretty(&mut *out, value)?;
+    writeln!(out)?;
+    Ok(())
+}
+
+/// One test suite in the XML that JUnit made common.
+pub(crate) fn run_junit(report: &Report, out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, r#"<?xml version="1.0" encoding="UTF-8"?>"#)?;
+    writeln!(
+        out,
+        r#"<testsuite name="{}" tests="{}" failures="{}" skipped="{}">"#,
+        escape(&report.target),
+        report.cases.len(),
+        report.failed(),
+        report.skipped()
+    )?;
+    for case in &report.cases {
+        let detail = escape(&case.outcome.detail().unwrap_or_default());
+        let inner = match case.outcome.name() {
+            "passed" => String::new(),
+            "skipped" => format!(r#"<skipped message="{detail}"/>"#),
+            _ => format!(r#"<failure message="{detail}"/>"#),
+        };
+        writeln!(
+            out,
+            r#"  <testcase classname="{}" name="{}" time="{:.3}">{inner}</testcase>"#,
+            case.case.group,
+            case.case.id,
+            case.took.as_secs_f64()
+        )?;
+    }
+    writeln!(out, "</testsuite>")
+}
+
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            c if c.is_control() => escaped.push(' '),
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn xml_is_escaped() {
+        assert_eq!(escape("a<b & \"c\"\u{7}"), "a&lt;b &amp; &quot;c&quot; ");
+    }
+}

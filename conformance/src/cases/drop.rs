@@ -1,0 +1,117 @@
+//! Ends that are dropped, in good order or in the middle of a sentence.
+
+use tokio::io::AsyncWriteExt;
+
+use crate::case::page;
+use crate::context::{
+    Cx, ensure, expect_broken, expect_end, receive_to_end, send, send_and_shutdown,
+};
+use crate::pair::Pair;
+use crate::report::{Expecting, Failure};
+
+page! { Drop;
+    AFTER_SHUTDOWN_DELIVERS_ALL = "drop.after_shutdown_delivers_all", "a finished end may go" {
+        promise: "Bytes that were written, flushed and shut down arrive although the end is dropped at once.",
+        source: "POSIX close(2) after shutdown(2)",
+        bug: "a session that forgets a stream's queue when its handle goes",
+        secs: 20, needs: [], Tasks: after_shutdown_delivers_all,
+    }
+    WITHOUT_SHUTDOWN_IS_RESET = "drop.without_shutdown_is_reset", "an unfinished end is no end" {
+        promise: "When an end is dropped without a shutdown, its peer reads a prefix and then an error.",
+        source: "RFC 9293 section 3.10.7, RST; the yamux specification, RST",
+        bug: "yamux 0.14.1 shows a reset, and a dropped stream, as a clean end",
+        secs: 10, needs: [ResetVisible], Tasks: without_shutdown_is_reset,
+    }
+    HALF_CLOSED_RESPONDER = "drop.half_closed_responder", "a responder that dies is no answer" {
+        promise: "When a responder is dropped in the middle of its answer, after the request's end, the requester reads an error.",
+        source: "RFC 9293 section 3.10.7, RST",
+        bug: "yamux 0.14.1 sends FIN for a stream dropped after the peer's FIN: a truncated answer looks whole",
+        secs: 10, needs: [HalfClose, ResetVisible], Tasks: half_closed_responder,
+    }
+    WRITER_UNBLOCKS = "peer_gone.writer_unblocks", "nobody writes to nobody for ever" {
+        promise: "When the peer has shut down and is dropped, our writes fail at last; they do not hang.",
+        source: "POSIX write(2): EPIPE",
+        bug: "yamux 0.14.1 and tokio-yamux 0.3.20 leave the writer hanging for ever",
+        secs: 20, needs: [], Tasks: writer_unblocks,
+    }
+}
+
+async fn after_shutdown_delivers_all(cx: Cx) -> Result<(), Failure> {
+    let Pair {
+        mut a,
+        mut b,
+        stop: _stop,
+    } = cx.pair().await?;
+    let data = cx.rng().bytes(300_000);
+    let sender = async {
+        send_and_shutdown(&mut a, &data).await?;
+        drop(a);
+        Ok(())
+    };
+    cx.step("reading from an end that is gone");
+    tokio::try_join!(sender, receive_to_end(&mut b, &data)).map(drop)
+}
+
+async fn without_shutdown_is_reset(cx: Cx) -> Result<(), Failure> {
+    for flushed in [0, 5000] {
+        let Pair {
+            mut a,
+            mut b,
+            stop: _stop,
+        } = cx.pair().await?;
+        let data = cx.rng().bytes(flushed);
+        send(&mut a, &data).await?;
+        cx.settle().await;
+        drop(a);
+        cx.step(format!("reading after a drop behind {flushed} bytes"));
+        expect_broken(&mut b, &data).await?;
+    }
+    Ok(())
+}
+
+async fn half_closed_responder(cx: Cx) -> Result<(), Failure> {
+    let Pair {
+        mut a,
+        mut b,
+        stop: _stop,
+    } = cx.pair().await?;
+    a.write_all(b"request")
+        .await
+        .expecting("a write to succeed")?;
+    a.shutdown().await.expecting("a shutdown to succeed")?;
+    cx.step("reading the request");
+    receive_to_end(&mut b, b"request").await?;
+    send(&mut b, b"half an ans").await?;
+    cx.settle().await;
+    drop(b);
+    cx.step("reading a broken answer");
+    expect_broken(&mut a, b"half an ans").await.map(drop)
+}
+
+async fn writer_unblocks(cx: Cx) -> Result<(), Failure> {
+    let Pair {
+        mut a,
+        mut b,
+        stop: _stop,
+    } = cx.pair().await?;
+    b.shutdown().await.expecting("a shutdown to succeed")?;
+    cx.step("waiting for the peer's end");
+    expect_end(&mut a).await?;
+    drop(b);
+    cx.step("writing to a peer that is gone");
+    let chunk = vec![0; 16 * 1024];
+    for _ in 0..PATIENCE {
+        if a.write_all(&chunk).await.is_err() || a.flush().await.is_err() {
+            return Ok(());
+        }
+        tokio::task::yield_now().await;
+    }
+    ensure(
+        false,
+        "an error from a write to a peer that is gone",
+        format!("{} MiB taken", PATIENCE * chunk.len() >> 20),
+    )
+}
+
+/// Writes of 16 KiB: 64 MiB, more than any buffer on the way.
+const PATIENCE: usize = 4096;

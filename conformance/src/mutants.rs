@@ -1,0 +1,1 @@
+//! Connections with one fault each.
