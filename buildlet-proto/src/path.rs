@@ -84,6 +84,7 @@ impl fmt::Display for RelPath {
 /// A path that is absolute, leaves its directory, or holds a forbidden character.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("the path must be relative, with forward slashes, and stay below the work directory")]
+#[non_exhaustive]
 pub struct InvalidPath;
 
 #[cfg(test)]
