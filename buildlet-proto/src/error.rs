@@ -72,6 +72,8 @@ impl ErrorStatus {
     pub const UNPROCESSABLE: Self = Self(StatusCode::UNPROCESSABLE_ENTITY);
     /// 500: our fault.
     pub const INTERNAL: Self = Self(StatusCode::INTERNAL_SERVER_ERROR);
+    /// 501: the protocol has it, this program does not.
+    pub const NOT_IMPLEMENTED: Self = Self(StatusCode::NOT_IMPLEMENTED);
     /// 502: the fault of something behind us.
     pub const BAD_GATEWAY: Self = Self(StatusCode::BAD_GATEWAY);
     /// 503: not for the moment.
