@@ -15,9 +15,13 @@ mod launch;
 mod output;
 mod platform;
 mod process;
+mod server;
 mod settings;
+mod sshd;
 #[cfg(test)]
 mod tests;
 
 pub use self::backend::LocalBackend;
+pub use self::server::{MachineServeError, MachineServer};
 pub use self::settings::LocalSettings;
+pub use self::sshd::{Sshd, SshdConn, SshdStream};
