@@ -1,0 +1,132 @@
+//! The sending half of a stream: what waits for its turn, and the credit that the peer gave.
+
+use bytes::{Bytes, BytesMut};
+
+use crate::frame::INITIAL_WINDOW;
+
+/// What the writer may still do.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum SendState {
+    /// Write.
+    Open,
+    /// Nothing: FIN follows what is queued.
+    Finishing,
+    /// Nothing: FIN was made into a frame.
+    Finished,
+    /// Nothing: what was queued was thrown away.
+    Abandoned,
+}
+
+/// What can be sent next.
+#[derive(Debug)]
+pub(super) enum Sendable {
+    Data(Bytes),
+    Fin,
+    Nothing,
+}
+
+/// The sending half.
+#[derive(Debug)]
+pub(super) struct SendHalf {
+    state: SendState,
+    queue: BytesMut,
+    /// Bytes that the peer is ready to take.
+    credit: u32,
+    /// The ticket of the last frame that was made of this half.
+    ticket: u64,
+}
+
+impl SendHalf {
+    pub(super) fn new() -> Self {
+        Self {
+            state: SendState::Open,
+            queue: BytesMut::new(),
+            credit: INITIAL_WINDOW,
+            ticket: 0,
+        }
+    }
+
+    /// Queues as much of `data` as fits under `limit`; returns how much.
+    pub(super) fn push(&mut self, data: &[u8], limit: usize) -> usize {
+        let taken = limit.saturating_sub(self.queue.len()).min(data.len());
+        self.queue.extend_from_slice(&data[..taken]);
+        taken
+    }
+
+    /// Lets FIN follow what is queued.
+    pub(super) fn finish(&mut self) {
+        if self.state == SendState::Open {
+            self.state = SendState::Finishing;
+        }
+    }
+
+    /// Throws away what is queued; nothing more is sent.
+    pub(super) fn abandon(&mut self) {
+        self.queue = BytesMut::new();
+        if self.state != SendState::Finished {
+            self.state = SendState::Abandoned;
+        }
+    }
+
+    /// Adds credit; `None` if the sum does not fit the wire's 32 bits.
+    pub(super) fn grant(&mut self, delta: u32) -> Option<()> {
+        self.credit = self.credit.checked_add(delta)?;
+        Some(())
+    }
+
+    /// Takes what goes into the next frame, `max` bytes at most.
+    pub(super) fn take(&mut self, max: usize, ticket: u64) -> Sendable {
+        let count = self.ready_bytes().min(max);
+        if count > 0 {
+            self.ticket = ticket;
+            return Sendable::Data(self.take_bytes(count));
+        }
+        if self.fin_is_ready() {
+            self.ticket = ticket;
+            self.state = SendState::Finished;
+            return Sendable::Fin;
+        }
+        Sendable::Nothing
+    }
+
+    /// Says whether a frame can be made.
+    pub(super) fn is_ready(&self) -> bool {
+        self.ready_bytes() > 0 || self.fin_is_ready()
+    }
+
+    /// Says whether all that was queued, FIN included, is with the transport, which took all frames up to `flushed`.
+    pub(super) fn is_flushed(&self, flushed: u64) -> bool {
+        let settled = matches!(self.state, SendState::Open | SendState::Finished);
+        settled && self.queue.is_empty() && self.ticket <= flushed
+    }
+
+    /// What the writer may still do.
+    pub(super) fn state(&self) -> SendState {
+        self.state
+    }
+
+    /// Bytes that wait for their turn.
+    pub(super) fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    fn take_bytes(&mut self, count: usize) -> Bytes {
+        self.credit -=
+            u32::try_from(count).expect("no more is ready than the credit, which is a u32");
+        let bytes = self.queue.split_to(count).freeze();
+        if self.queue.is_empty() {
+            self.queue = BytesMut::new();
+        }
+        bytes
+    }
+
+    fn ready_bytes(&self) -> usize {
+        self.queue
+            .len()
+            .min(usize::try_from(self.credit).unwrap_or(usize::MAX))
+    }
+
+    fn fin_is_ready(&self) -> bool {
+        self.state == SendState::Finishing && self.queue.is_empty()
+    }
+}

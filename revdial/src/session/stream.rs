@@ -1,0 +1,105 @@
+//! One stream: two halves, how it ended, and who waits for it.
+
+use crate::session::recv::{RecvHalf, RecvState};
+use crate::session::scheduler::Turn;
+use crate::session::send::{SendHalf, SendState};
+
+/// How a stream ended before both halves were finished.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum End {
+    /// Not at all.
+    None,
+    /// It was closed here; what is queued still goes out.
+    ClosedHere,
+    /// It was reset here.
+    ResetHere,
+    /// The peer reset it.
+    ResetByPeer { code: u32 },
+}
+
+/// Says whether somebody holds a handle to the stream.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Handle {
+    Held,
+    Released,
+}
+
+/// How far the opening of a stream went.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Opening {
+    /// We opened it; SYN waits to be sent.
+    Queued,
+    /// We opened it; SYN is out.
+    Sent,
+    /// The peer opened it; ACK waits to be sent.
+    Answering,
+    /// Both sides know.
+    Done,
+}
+
+/// Who is to be told of a change.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Waits {
+    /// A reader found nothing.
+    pub(super) read: bool,
+    /// A writer found no room, or a dial waits for its answer.
+    pub(super) write: bool,
+    /// A writer waits until what it wrote is with the transport.
+    pub(super) flush: bool,
+}
+
+/// One stream.
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub(super) opening: Opening,
+    pub(super) end: End,
+    pub(super) handle: Handle,
+    pub(super) recv: RecvHalf,
+    pub(super) send: SendHalf,
+    pub(super) turn: Turn,
+    pub(super) waits: Waits,
+    /// Says whether the stream waits in the control queue.
+    pub(super) noticed: bool,
+}
+
+impl Stream {
+    /// Opens a stream of ours.
+    pub(super) fn outbound() -> Self {
+        Self::new(Opening::Queued)
+    }
+
+    /// Takes a stream that the peer opened.
+    pub(super) fn inbound() -> Self {
+        Self::new(Opening::Answering)
+    }
+
+    fn new(opening: Opening) -> Self {
+        Self {
+            opening,
+            end: End::None,
+            handle: Handle::Held,
+            recv: RecvHalf::new(),
+            send: SendHalf::new(),
+            turn: Turn::default(),
+            waits: Waits::default(),
+            noticed: false,
+        }
+    }
+
+    /// Says whether frames may still be sent for the stream.
+    pub(super) fn is_live(&self) -> bool {
+        matches!(self.end, End::None | End::ClosedHere)
+    }
+
+    /// Says whether both sides sent FIN.
+    pub(super) fn is_finished(&self) -> bool {
+        self.send.state() == SendState::Finished && self.recv.state() == RecvState::Finished
+    }
+
+    /// Says whether there is something to tell the peer before any data.
+    pub(super) fn has_notice(&self) -> bool {
+        self.is_live()
+            && (matches!(self.opening, Opening::Queued | Opening::Answering)
+                || self.recv.update_is_due())
+    }
+}
