@@ -2,7 +2,11 @@
 
 #![warn(clippy::exhaustive_enums, clippy::exhaustive_structs)]
 
+#[cfg(feature = "tokio")]
+pub mod backoff;
 pub mod frame;
+#[cfg(feature = "tokio")]
+pub mod handshake;
 pub mod session;
 
 #[cfg(feature = "tokio")]
