@@ -70,6 +70,7 @@ impl Grant {
 /// The key may not log in under that name.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("permission denied")]
+#[expect(clippy::exhaustive_structs, reason = "it says nothing, and never will")]
 pub struct Denied;
 
 /// Finds the machine behind a login that was granted.

@@ -30,10 +30,10 @@ impl KeyUser {
         self
     }
 
-    /// Whether this user's key is `key`. Remote sources are asked only if `remote`.
+    /// Whether `key` is one of this user, by the sources within `reach`.
     async fn has(&self, key: &AuthorizedKey, reach: Reach) -> bool {
         for (source, account) in &self.sources {
-            if source.reach() == Reach::Remote && reach == Reach::Local {
+            if reach == Reach::Local && source.reach() == Reach::Remote {
                 continue;
             }
             match source.keys(account).await {
@@ -123,3 +123,112 @@ const MUTABLE: &str = "mutable-";
 
 /// What instances that belong to users begin with.
 const USER: &str = "user-";
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::hostkey::HostKeys;
+    use crate::keysource::KeySourceError;
+
+    /// Knows one key per account, and counts the questions.
+    struct Fixed {
+        keys: Vec<(&'static str, AuthorizedKey)>,
+        reach: Reach,
+        asked: AtomicUsize,
+    }
+
+    impl Fixed {
+        fn new(reach: Reach, keys: &[(&'static str, &str)]) -> Arc<Self> {
+            let keys = keys.iter().map(|(name, key)| (*name, key.parse().unwrap()));
+            Arc::new(Self {
+                keys: keys.collect(),
+                reach,
+                asked: AtomicUsize::new(0),
+            })
+        }
+    }
+
+    #[async_trait]
+    impl KeySource for Fixed {
+        async fn keys(&self, account: &str) -> Result<Vec<AuthorizedKey>, KeySourceError> {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            let of_account = self.keys.iter().filter(|(name, _)| *name == account);
+            Ok(of_account.map(|(_, key)| key.clone()).collect())
+        }
+
+        fn reach(&self) -> Reach {
+            self.reach
+        }
+    }
+
+    fn key() -> String {
+        HostKeys::ephemeral().public_line()
+    }
+
+    async fn user(authorizer: &KeyAuthorizer, login: &str, key: &str) -> Option<String> {
+        let request = AuthRequest::new(login, key, None);
+        authorizer.authorize(&request).await.ok().map(|g| g.user)
+    }
+
+    #[tokio::test]
+    async fn the_owner_of_the_key_is_who_logs_in() {
+        let (anna, maria) = (key(), key());
+        let source = Fixed::new(Reach::Local, &[("anna", &anna), ("anna-maria", &maria)]);
+        let authorizer = KeyAuthorizer::new(
+            ["anna", "anna-maria"].map(|name| KeyUser::new(name).with_source(source.clone(), name)),
+        );
+        for login in [
+            "user-anna-maria-linux-0",
+            "user-anna-linux-0",
+            "mutable-user-anna-linux-0",
+            "user-nobody-linux-0",
+            "anything",
+        ] {
+            assert_eq!(user(&authorizer, login, &anna).await.unwrap(), "anna");
+            assert_eq!(
+                user(&authorizer, login, &maria).await.unwrap(),
+                "anna-maria"
+            );
+            assert_eq!(user(&authorizer, login, &key()).await, None);
+        }
+    }
+
+    #[tokio::test]
+    async fn remote_sources_are_asked_about_the_named_user_only() {
+        let (anna, maria) = (key(), key());
+        let source = Fixed::new(Reach::Remote, &[("anna", &anna), ("anna-maria", &maria)]);
+        let authorizer = KeyAuthorizer::new(
+            ["anna", "anna-maria"].map(|name| KeyUser::new(name).with_source(source.clone(), name)),
+        );
+        let named = "mutable-user-anna-maria-linux-amd64-0";
+        assert_eq!(
+            user(&authorizer, named, &maria).await.unwrap(),
+            "anna-maria"
+        );
+        assert_eq!(user(&authorizer, named, &anna).await, None);
+        let asked = source.asked.load(Ordering::Relaxed);
+        for login in [
+            "user-otto-linux-0",
+            "user-",
+            "user-anna",
+            "anna",
+            "user-annabel-linux-0",
+        ] {
+            assert_eq!(user(&authorizer, login, &anna).await, None, "{login}");
+        }
+        assert_eq!(source.asked.load(Ordering::Relaxed), asked);
+    }
+
+    #[tokio::test]
+    async fn text_that_is_no_key_is_denied() {
+        let source = Fixed::new(Reach::Local, &[]);
+        let authorizer = KeyAuthorizer::new([KeyUser::new("a").with_source(source, "a")]);
+        assert_eq!(user(&authorizer, "user-a-linux-0", "").await, None);
+        assert_eq!(
+            user(&authorizer, "user-a-linux-0", "ssh-rsa AAAA").await,
+            None
+        );
+    }
+}

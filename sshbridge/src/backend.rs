@@ -34,6 +34,10 @@ pub trait BackendConn: Send + Sync + 'static {
 }
 
 /// One channel to a machine, in three parts that are used by different tasks.
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "backends build it, and a channel has these three parts"
+)]
 pub struct BackendChannel {
     /// Client to machine.
     pub sink: Box<dyn ChannelSink>,

@@ -182,3 +182,77 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
 }
 
 const FILE_NAME: &str = "ssh_host_ed25519_key";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory that is removed with the test.
+    struct Dir(PathBuf);
+
+    impl Dir {
+        fn new(name: &str) -> Self {
+            let name = format!("sshbridge-hostkey-{name}-{}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            fs::create_dir(&path).unwrap();
+            Self(path)
+        }
+
+        fn file(&self) -> PathBuf {
+            self.0.join(FILE_NAME)
+        }
+    }
+
+    impl Drop for Dir {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_key_is_made_once() {
+        let dir = Dir::new("once");
+        let made = HostKeys::load_or_create(&dir.0).unwrap();
+        let read = HostKeys::load_or_create(&dir.0).unwrap();
+        assert_eq!(made.public_line(), read.public_line());
+        assert!(made.public_line().starts_with("ssh-ed25519 AAAA"));
+        assert_eq!(fs::read_dir(&dir.0).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_directory_is_made_for_the_key() {
+        let dir = Dir::new("dir");
+        assert!(HostKeys::load_or_create(&dir.0.join("a/b")).is_ok());
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_read_is_not_replaced() {
+        let dir = Dir::new("broken");
+        HostKeys::load_or_create(&dir.0).unwrap();
+        fs::write(dir.file(), "half a k").unwrap();
+        let error = HostKeys::load_or_create(&dir.0).unwrap_err();
+        assert!(matches!(error, HostKeyError::Malformed { .. }));
+        assert_eq!(fs::read_to_string(dir.file()).unwrap(), "half a k");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_key_is_for_its_owner_only() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let dir = Dir::new("mode");
+        HostKeys::load_or_create(&dir.0).unwrap();
+        let mode = fs::metadata(dir.file()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        fs::set_permissions(dir.file(), fs::Permissions::from_mode(0o644)).unwrap();
+        let error = HostKeys::load_or_create(&dir.0).unwrap_err();
+        assert!(matches!(error, HostKeyError::Exposed { .. }));
+    }
+
+    #[test]
+    fn debug_output_has_no_secret() {
+        let text = format!("{:?}", HostKeys::ephemeral());
+        assert!(text.contains("ssh-ed25519 "), "{text}");
+        assert!(!text.contains("PRIVATE"), "{text}");
+    }
+}

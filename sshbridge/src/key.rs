@@ -95,3 +95,64 @@ pub enum KeyError {
 
 /// What OpenSSH calls `RequiredRSASize` has been 2048 by custom since NIST SP 800-131A.
 const RSA_MIN_BITS: u32 = 2048;
+
+#[cfg(test)]
+mod tests {
+    use russh::keys::ssh_key::Mpint;
+    use russh::keys::ssh_key::public::{DsaPublicKey, RsaPublicKey};
+
+    use super::*;
+
+    const ED25519: &str =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti";
+
+    #[test]
+    fn a_comment_is_no_part_of_a_key() {
+        let plain: AuthorizedKey = ED25519.parse().unwrap();
+        let commented: AuthorizedKey = format!("  {ED25519} me@home\n").parse().unwrap();
+        assert_eq!(plain, commented);
+        assert_eq!(commented.line().unwrap(), ED25519);
+    }
+
+    #[test]
+    fn rsa_keys_need_2048_bits() {
+        let rsa = |bits: usize| {
+            let mut modulus = vec![0; bits / 8];
+            modulus[0] = 0xff;
+            let number = |bytes: &[u8]| Mpint::from_positive_bytes(bytes);
+            let key = RsaPublicKey::new(number(&[1, 0, 1]), number(&modulus)).unwrap();
+            AuthorizedKey::from_public(&KeyData::Rsa(key).into())
+        };
+        assert_eq!(rsa(1024), Err(KeyError::ShortRsa { bits: 1024 }));
+        assert_eq!(rsa(2040), Err(KeyError::ShortRsa { bits: 2040 }));
+        assert!(rsa(2048).is_ok());
+        assert!(rsa(4096).is_ok());
+    }
+
+    #[test]
+    fn dsa_keys_are_refused() {
+        let number = || Mpint::from_positive_bytes(&[7]);
+        let key = DsaPublicKey::new(number(), number(), number(), number());
+        let key = AuthorizedKey::from_public(&KeyData::Dsa(key.unwrap()).into());
+        assert_eq!(key, Err(KeyError::Dsa));
+    }
+
+    #[test]
+    fn lines_that_are_no_plain_key_are_refused() {
+        let with_options = format!("restrict,command=\"date\" {ED25519}");
+        let two_lines = format!("{ED25519}\n{ED25519}");
+        for line in [
+            "",
+            "ssh-ed25519",
+            "ssh-ed25519 AAAA",
+            &with_options,
+            &two_lines,
+        ] {
+            assert_eq!(
+                line.parse::<AuthorizedKey>(),
+                Err(KeyError::Malformed),
+                "{line}"
+            );
+        }
+    }
+}

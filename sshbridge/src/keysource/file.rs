@@ -118,3 +118,70 @@ fn parse(text: &str, path: &Path) -> Vec<AuthorizedKey> {
     }
     keys
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: &str =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti";
+
+    struct File(PathBuf);
+
+    impl File {
+        fn new(name: &str) -> Self {
+            let name = format!("sshbridge-filekeys-{name}-{}", std::process::id());
+            Self(std::env::temp_dir().join(name))
+        }
+    }
+
+    impl Drop for File {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    async fn count(keys: &FileKeys) -> Result<usize, KeySourceError> {
+        keys.keys("anybody").await.map(|keys| keys.len())
+    }
+
+    #[tokio::test]
+    async fn a_file_is_read_again_when_it_changes() {
+        let file = File::new("changes");
+        let keys = FileKeys::new(&file.0);
+        std::fs::write(&file.0, format!("# mine\n\n{ONE} me\n")).unwrap();
+        assert_eq!(count(&keys).await.unwrap(), 1);
+        std::fs::write(&file.0, "").unwrap();
+        assert_eq!(count(&keys).await.unwrap(), 0);
+        std::fs::remove_file(&file.0).unwrap();
+        assert!(matches!(
+            count(&keys).await,
+            Err(KeySourceError::File { .. })
+        ));
+    }
+
+    #[tokio::test]
+    async fn a_line_with_options_is_not_used() {
+        let file = File::new("options");
+        let lines = format!("restrict {ONE}\nfrom=\"192.0.2.1\" {ONE}\ncert-authority {ONE}\n");
+        std::fs::write(&file.0, lines).unwrap();
+        assert_eq!(count(&FileKeys::new(&file.0)).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_too_large_lets_nobody_in() {
+        let file = File::new("large");
+        std::fs::write(&file.0, format!("{ONE}\n").repeat(10_000)).unwrap();
+        let error = count(&FileKeys::new(&file.0)).await.unwrap_err();
+        assert!(matches!(error, KeySourceError::TooLarge));
+    }
+
+    #[tokio::test]
+    async fn bytes_that_are_no_text_harm_their_line_only() {
+        let file = File::new("bytes");
+        let mut bytes = b"\xff\xfe\0\n".to_vec();
+        bytes.extend_from_slice(ONE.as_bytes());
+        std::fs::write(&file.0, bytes).unwrap();
+        assert_eq!(count(&FileKeys::new(&file.0)).await.unwrap(), 1);
+    }
+}

@@ -339,7 +339,7 @@ impl Channel {
 
     async fn discard_input(&self) {
         while self.inbox.take().await.is_some() {}
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     fn state(&self) -> MutexGuard<'_, ChannelState> {

@@ -547,13 +547,14 @@ impl From<russh::Error> for Failure {
 
 impl From<Failure> for ServeError {
     fn from(Failure(error): Failure) -> Self {
-        match error {
-            russh::Error::IO(error) => Self::Transport(error),
-            russh::Error::HUP | russh::Error::Disconnect => {
-                Self::Transport(std::io::ErrorKind::UnexpectedEof.into())
-            }
-            russh::Error::KeepaliveTimeout => Self::Silent,
-            error => Self::Protocol(ProtocolError(Box::new(error))),
+        if let russh::Error::IO(error) = error {
+            Self::Transport(error)
+        } else if matches!(error, russh::Error::HUP | russh::Error::Disconnect) {
+            Self::Transport(std::io::ErrorKind::UnexpectedEof.into())
+        } else if matches!(error, russh::Error::KeepaliveTimeout) {
+            Self::Silent
+        } else {
+            Self::Protocol(ProtocolError(Box::new(error)))
         }
     }
 }

@@ -65,9 +65,12 @@ pub(super) async fn connect(target: SshTarget, key: OneTimeKey) -> Result<SshCon
         ports: ports.clone(),
     };
     let connected = russh::client::connect_stream(Arc::new(config()), transport, handler).await;
-    let mut handle = connected.map_err(|error| match error {
-        russh::Error::UnknownKey => BackendError::HostKeyMismatch,
-        error => unreachable(error),
+    let mut handle = connected.map_err(|error| {
+        if matches!(error, russh::Error::UnknownKey) {
+            BackendError::HostKeyMismatch
+        } else {
+            unreachable(error)
+        }
     })?;
     let key = PrivateKeyWithHashAlg::new(Arc::new(key.key), None);
     match handle.authenticate_publickey(target.user, key).await {
