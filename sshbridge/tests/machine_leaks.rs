@@ -1,6 +1,7 @@
 //! What sessions leave behind in the program that runs them. A test of its own process: it counts.
 
 #![cfg(all(feature = "machine", target_os = "linux"))]
+#![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
 use std::fs;
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! The machine's SSH servers, driven by the OpenSSH client. Skipped, loudly, where that is not installed.
 
 #![cfg(all(feature = "machine", target_os = "linux"))]
+#![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
