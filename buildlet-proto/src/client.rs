@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, UPGRADE};
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, TE, UPGRADE};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -181,8 +181,12 @@ impl<C: Connect> Buildlet for Client<C> {
     }
 
     async fn exec(&self, exec: ExecRequest) -> Result<Execution, ApiError> {
-        let sent = self.send_watched(form("/exec", exec.to_form()));
-        let mut output = within(HEADER_TIME, "exec", sent).await?;
+        let mut request = form("/exec", exec.to_form());
+        // Some servers, and proxies, keep trailers to themselves unless they are asked for (RFC 9110 §6.5.1).
+        let trailers = HeaderValue::from_static("trailers");
+        request.headers_mut().insert(TE, trailers);
+        let sent = self.send_watched(request);
+        let mut output = within(HEADER_TIME, "exec", Box::pin(sent)).await?;
         let (end, hang_up) = (output.on_end(), output.cut_on_drop());
         let state = async move {
             let _hang_up = hang_up;
@@ -221,7 +225,7 @@ impl<C: Connect> Buildlet for Client<C> {
             let host_key = host_key.and_then(|key| key.to_str().ok().map(str::to_owned));
             Ok(SshStream::new(TokioIo::new(stream), host_key))
         };
-        within(SSH_TIME, "connect-ssh", opening).await
+        within(SSH_TIME, "connect-ssh", Box::pin(opening)).await
     }
 }
 

@@ -71,7 +71,7 @@ pub(crate) struct Flags {
     /// The configuration file [default: $XDG_CONFIG_HOME/gomote/config.toml]
     #[arg(long, global = true, env = "GOMOTE_CONFIG", value_name = "FILE", help_heading = HEADING)]
     pub(crate) config: Option<PathBuf>,
-    /// The coordinator, as https://HOST[:PORT]
+    /// The coordinator, as `https://HOST[:PORT]`
     #[arg(long, global = true, env = "GOMOTE_SERVER", value_name = "URL", help_heading = HEADING)]
     pub(crate) server: Option<String>,
     /// The pin of the coordinator's certificate authority, as sha256:HEX

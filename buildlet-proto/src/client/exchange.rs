@@ -43,7 +43,7 @@ impl<C: Connect> Http<C> {
 
     /// Sends a request on a new connection and waits for the head of a successful reply.
     pub(crate) async fn send(&self, request: Request<RequestBody>) -> Result<Reply, ApiError> {
-        let (response, connection) = self.exchange(request).await?;
+        let (response, connection) = Box::pin(self.exchange(request)).await?;
         let reply = Reply::new(response, connection);
         if reply.status().is_success() {
             return reply.check_delimited();
