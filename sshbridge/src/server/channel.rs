@@ -50,10 +50,10 @@ enum Attached {
 
 /// How the machine's side of a channel came to its end.
 enum Output {
-    /// It reported how the command ended.
-    Reported { eof: bool },
     /// It just ended.
-    Lost { eof: bool },
+    Lost,
+    /// It reported how the command ended.
+    Reported,
 }
 
 impl Channel {
@@ -174,7 +174,7 @@ impl Channel {
             while !self.state().started {
                 self.started.notified().await;
             }
-            self.end_with(&client, &refusal.message, true).await;
+            self.end_with(&client, &refusal.message).await;
         };
         tokio::select! {
             () = told => {}
@@ -204,10 +204,10 @@ impl Channel {
         tokio::select! {
             () = self.gone.cancelled() => {}
             () = self.inbox.cut().cancelled() => {
-                self.end_with(&client, "the session was closed: it took no input", true).await;
+                self.end_with(&client, "the session was closed: it took no input").await;
             }
             () = connection.ending().cancelled() => {
-                self.end_with(&client, &connection.farewell(), true).await;
+                self.end_with(&client, &connection.farewell()).await;
             }
             output = self.pump(&client, channel.sink, channel.source) => {
                 self.close(&client, output).await;
@@ -251,13 +251,14 @@ impl Channel {
         }
     }
 
-    /// Machine to client.
+    /// Machine to client, in the machine's order but for one thing: the end of the output waits for the report of how
+    /// the command ended. A client whose input has ended answers an EOF with a close, russh answers that at once with its
+    /// own, and the report would be lost.
     async fn pump_out(
         &self,
         client: &ClientChannel,
         mut source: Box<dyn ChannelSource>,
     ) -> Result<Output, Gone> {
-        let mut eof = false;
         let mut reported = false;
         let mut greeted = false;
         loop {
@@ -274,10 +275,7 @@ impl Channel {
             match event {
                 Some(ChannelEvent::Data(data)) => client.data(data).await?,
                 Some(ChannelEvent::Stderr(data)) => client.stderr(data).await?,
-                Some(ChannelEvent::Eof) => {
-                    eof = true;
-                    client.eof().await?;
-                }
+                Some(ChannelEvent::Eof) => {}
                 Some(ChannelEvent::ExitStatus(status)) => {
                     reported = true;
                     client.exit_status(status).await?;
@@ -290,45 +288,40 @@ impl Channel {
                     reported = true;
                     client.exit_signal(signal, core_dumped, message).await?;
                 }
-                None if reported => return Ok(Output::Reported { eof }),
-                None => return Ok(Output::Lost { eof }),
+                None if reported => return Ok(Output::Reported),
+                None => return Ok(Output::Lost),
             }
         }
     }
 
     async fn close(&self, client: &ClientChannel, output: Result<Output, Gone>) {
         match output {
-            Ok(Output::Reported { eof: true }) => drop(client.close().await),
-            Ok(Output::Reported { eof: false }) => {
+            Ok(Output::Lost) => {
+                self.end_with(client, "the connection to the machine was lost")
+                    .await;
+            }
+            Ok(Output::Reported) => {
                 let _ = client.eof().await;
                 let _ = client.close().await;
-            }
-            Ok(Output::Lost { eof }) => {
-                self.end_with(client, "the connection to the machine was lost", !eof)
-                    .await;
             }
             Err(Gone) => {}
         }
     }
 
     /// Tells the user a last sentence, and its program that it failed.
-    async fn end_with(&self, client: &ClientChannel, sentence: &str, writable: bool) {
+    async fn end_with(&self, client: &ClientChannel, sentence: &str) {
         let (started, terminal) = {
             let state = self.state();
             (state.started, state.terminal)
         };
         let last = async {
-            if started && writable {
+            if started {
                 let line = if terminal { "\r\n" } else { "\n" };
                 let line = Bytes::from(format!("{sentence}{line}"));
                 let _ = tokio::time::timeout(LAST_SENTENCE, client.stderr(line)).await;
-            }
-            if started {
                 client.exit_status(FAILED).await?;
             }
-            if writable {
-                client.eof().await?;
-            }
+            client.eof().await?;
             client.close().await
         };
         tokio::select! {

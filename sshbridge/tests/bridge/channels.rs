@@ -45,11 +45,11 @@ async fn the_status_comes_before_the_end_and_the_end_before_the_close() {
 }
 
 #[tokio::test]
-async fn the_order_of_the_machine_is_kept() {
+async fn the_status_comes_first_even_where_the_machine_ends_its_output_first() {
     within(async {
         for server in [server(), bridge()] {
             let seen = run(&server, "shut").await;
-            assert_eq!(seen.order, ["success", "eof", "status", "close"]);
+            assert_eq!(seen.order, ["success", "status", "eof", "close"]);
             assert_eq!(seen.status, Some(3));
         }
     })
