@@ -100,6 +100,9 @@ impl Output {
                         self.stderr.settle();
                     }
                     Change::Overdue => {
+                        if let Some(piece) = self.stdout.last_words() {
+                            return Some(ChannelEvent::Data(piece));
+                        }
                         self.stdout.close();
                         self.stderr.close();
                     }
@@ -245,6 +248,16 @@ impl Stream {
     /// Notes what the program has left to be read when it ended.
     fn settle(&mut self) {
         self.owed = self.reader.as_ref().map_or(0, Reader::unread);
+    }
+
+    /// Reads what is left on a terminal, which does not say how much that is. Nothing is added to it: a terminal hangs up
+    /// when the program that leads its session exits.
+    fn last_words(&mut self) -> Option<Bytes> {
+        let Some(Reader::Terminal(master)) = &self.reader else {
+            return None;
+        };
+        let length = master.read_now(&mut self.buffer);
+        (length > 0).then(|| Bytes::copy_from_slice(&self.buffer[..length]))
     }
 
     fn close(&mut self) {

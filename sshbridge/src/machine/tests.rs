@@ -442,6 +442,60 @@ async fn output_is_whole_although_its_reader_is_late() {
 }
 
 #[tokio::test]
+async fn output_on_a_terminal_is_whole_although_its_reader_is_late() {
+    within(async {
+        let mut settings = settings(Path::new("/"));
+        settings.hold = Duration::ZERO;
+        for _ in 0..20 {
+            let mut session = Session::of(settings.clone()).await;
+            session.ask(pty("xterm", 80, 24)).await.unwrap();
+            session
+                .exec_here("stty raw; echo; head -c 30000 /dev/zero")
+                .await;
+            let Some(ChannelEvent::Data(first)) = session.source.next().await else {
+                panic!("no output");
+            };
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let outcome = session.outcome().await;
+            assert_eq!(first.len() + outcome.stdout.len(), 30_001);
+            assert_eq!(outcome.exit, ChannelEvent::ExitStatus(0));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_shell_on_a_terminal_controls_its_jobs() {
+    within(async {
+        let mut session = Session::open().await;
+        session.ask(pty("dumb", 80, 24)).await.unwrap();
+        session.exec_here("exec /bin/sh -i").await;
+        // A job in the foreground is interrupted, and its shell is not.
+        session
+            .sink
+            .data(Bytes::from_static(b"sh -c 'echo up; exec sleep 60'\n"))
+            .await
+            .unwrap();
+        session.until("up\r\n").await;
+        session
+            .sink
+            .data(Bytes::from_static(b"\x03"))
+            .await
+            .unwrap();
+        session.until("^C").await;
+        session
+            .sink
+            .data(Bytes::from_static(b"echo status $?; exit 5\n"))
+            .await
+            .unwrap();
+        let text = session.until("status 130").await;
+        assert!(!text.contains("job control"), "{text}");
+        assert_eq!(session.outcome().await.exit, ChannelEvent::ExitStatus(5));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_command_that_closes_its_output_is_waited_for() {
     within(async {
         let outcome = run("exec >&- 2>&-; sleep 0.1; exit 6").await;

@@ -98,6 +98,11 @@ impl Master {
             .await
     }
 
+    /// Reads what was written, without waiting for more; 0 where there is nothing.
+    pub(crate) fn read_now(&self, buffer: &mut [u8]) -> usize {
+        rustix::io::read(&self.0, buffer).unwrap_or(0)
+    }
+
     /// Types a part of `data` on the terminal; tells how much it took. Cancel safe.
     pub(crate) async fn write(&self, data: &[u8]) -> io::Result<usize> {
         self.0
