@@ -77,7 +77,7 @@ impl Channel {
         };
         match opened {
             Ok(opened) => self.bridge(opening, &connection, opened).await,
-            Err(refusal) => self.refuse(opening, &refusal).await,
+            Err(refusal) => self.refuse(opening, &connection, &refusal).await,
         }
         self.gone.cancel();
         self.inbox.discard();
@@ -167,7 +167,7 @@ impl Channel {
         answer.is_ok()
     }
 
-    async fn refuse(&self, opening: Opening, refusal: &Refusal) {
+    async fn refuse(&self, opening: Opening, connection: &State, refusal: &Refusal) {
         self.state().machine = Attached::Refusal;
         let client = opening.accept(&self.link, &self.gone).await;
         let told = async {
@@ -179,6 +179,7 @@ impl Channel {
         tokio::select! {
             () = told => {}
             () = self.discard_input() => {}
+            () = connection.ending().cancelled() => {}
             () = self.gone.cancelled() => {}
         }
     }

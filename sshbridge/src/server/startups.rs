@@ -21,8 +21,12 @@ struct Counts {
 #[derive(Default)]
 struct Sources {
     total: usize,
+    waiting: usize,
     by_source: HashMap<IpAddr, usize>,
 }
+
+/// A connection that waits for a place.
+struct Waiting<'a>(&'a Counts);
 
 /// The place of one connection that has not logged in.
 pub(super) struct Startup {
@@ -42,6 +46,7 @@ impl Startups {
     /// Waits for a place: a tool that opens fifty connections at once is slowed down rather than refused.
     pub(super) async fn admit(&self, address: IpAddr) -> Option<Startup> {
         let source = source(address);
+        let _waiting = self.wait()?;
         let admitted = async {
             loop {
                 let freed = self.counts.freed.notified();
@@ -54,6 +59,16 @@ impl Startups {
             }
         };
         tokio::time::timeout(WAIT, admitted).await.ok()
+    }
+
+    /// As many may wait as may be admitted; a flood does not get to hold even that.
+    fn wait(&self) -> Option<Waiting<'_>> {
+        let mut sources = self.counts.sources();
+        if sources.waiting >= self.total {
+            return None;
+        }
+        sources.waiting += 1;
+        Some(Waiting(&self.counts))
     }
 
     fn try_admit(&self, source: IpAddr) -> Option<Startup> {
@@ -74,6 +89,12 @@ impl Startups {
 impl Counts {
     fn sources(&self) -> MutexGuard<'_, Sources> {
         self.sources.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.sources().waiting -= 1;
     }
 }
 
@@ -129,6 +150,21 @@ mod tests {
         let first = startups.admit(address).await.unwrap();
         let (second, ()) = tokio::join!(startups.admit(address), async { drop(first) });
         assert!(second.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_who_wait_are_limited_too() {
+        let startups = Startups::new(1, 1);
+        let address = IpAddr::from([192, 0, 2, 1]);
+        let _first = startups.admit(address).await.unwrap();
+        let begun = tokio::time::Instant::now();
+        let (waited, refused) = tokio::join!(startups.admit(address), async {
+            let refused = startups.admit(address).await;
+            (refused, begun.elapsed())
+        });
+        assert!(waited.is_none());
+        assert!(refused.0.is_none());
+        assert!(refused.1 < WAIT);
     }
 
     #[test]

@@ -8,5 +8,6 @@
 
 mod auth;
 mod channels;
+mod ends;
 mod flow;
 mod support;

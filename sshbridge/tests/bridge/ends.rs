@@ -1,0 +1,199 @@
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use russh::ChannelMsg;
+use russh::client::{Handle, Msg};
+use sshbridge::auth::Machine;
+use sshbridge::backend::ssh::{SshBackend, SshDialer, SshTarget, Stream};
+use sshbridge::backend::{Backend, BackendConn, BackendError};
+use sshbridge::server::Server;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio::task::{AbortHandle, JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{
+    FakeBackend, Trusting, config, log_in, new_key, pipe, read_out, server, server_with, try_key,
+    within,
+};
+
+/// A machine whose connections the test cuts.
+struct Cut {
+    server: Server,
+    served: Mutex<Vec<AbortHandle>>,
+}
+
+#[async_trait]
+impl SshDialer for Cut {
+    async fn dial(&self, _key: &str) -> Result<SshTarget, BackendError> {
+        let (stream, served) = pipe(&self.server, 4 << 10);
+        self.served.lock().unwrap().push(served.abort_handle());
+        Ok(SshTarget::new(stream, "user"))
+    }
+}
+
+#[tokio::test]
+async fn a_machine_that_is_cut_off_is_never_success() {
+    within(async {
+        let cut = Arc::new(Cut {
+            server: server(),
+            served: Mutex::default(),
+        });
+        let machine = Machine::new("far", Arc::new(SshBackend::new(cut.clone())));
+        let client = log_in(&server_with(config(), machine)).await;
+        let mut channel = client.channel_open_session().await.unwrap();
+        channel.exec(true, "cat").await.unwrap();
+        channel.data_bytes("half").await.unwrap();
+        while !matches!(channel.wait().await, Some(ChannelMsg::Data { .. })) {}
+        for served in cut.served.lock().unwrap().iter() {
+            served.abort();
+        }
+        let seen = read_out(&mut channel).await;
+        assert_eq!(seen.stderr, b"the connection to the machine was lost\n");
+        assert_eq!(seen.status, Some(255));
+    })
+    .await;
+}
+
+/// The fake machine, which tells when a connection to it is given up.
+struct Watched(Arc<Notify>);
+
+struct WatchedConn(Box<dyn BackendConn>, Arc<Notify>);
+
+#[async_trait]
+impl Backend for Watched {
+    async fn connect(&self) -> Result<Box<dyn BackendConn>, BackendError> {
+        let conn = FakeBackend.connect().await?;
+        Ok(Box::new(WatchedConn(conn, self.0.clone())))
+    }
+}
+
+#[async_trait]
+impl BackendConn for WatchedConn {
+    async fn open_session(&self) -> Result<sshbridge::backend::BackendChannel, BackendError> {
+        self.0.open_session().await
+    }
+}
+
+impl Drop for WatchedConn {
+    fn drop(&mut self) {
+        self.1.notify_one();
+    }
+}
+
+fn watched() -> (Server, Arc<Notify>) {
+    let given_up = Arc::new(Notify::new());
+    let machine = Machine::new("watched", Arc::new(Watched(given_up.clone())));
+    (server_with(config(), machine), given_up)
+}
+
+async fn with_a_command(stream: impl Stream) -> (Handle<Trusting>, russh::Channel<Msg>) {
+    let connected = russh::client::connect_stream(Arc::default(), stream, Trusting);
+    let mut client = connected.await.unwrap();
+    assert!(try_key(&mut client, "user", &new_key()).await);
+    let mut channel = client.channel_open_session().await.unwrap();
+    channel.exec(true, "deaf").await.unwrap();
+    assert!(matches!(channel.wait().await, Some(ChannelMsg::Success)));
+    (client, channel)
+}
+
+#[tokio::test]
+async fn a_client_that_closes_its_channel_ends_what_runs_on_it() {
+    within(async {
+        let (server, given_up) = watched();
+        let (stream, _served) = pipe(&server, 4 << 10);
+        let (_client, channel) = with_a_command(stream).await;
+        channel.close().await.unwrap();
+        given_up.notified().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_that_is_cut_off_ends_what_it_runs() {
+    within(async {
+        let (server, given_up) = watched();
+        let (stream, served) = pipe(&server, 4 << 10);
+        let (near, far) = tokio::io::duplex(4 << 10);
+        let between = tokio::spawn(async move {
+            let (mut far, mut stream) = (far, stream);
+            tokio::io::copy_bidirectional(&mut far, &mut stream).await
+        });
+        let _client = with_a_command(near).await;
+        between.abort();
+        given_up.notified().await;
+        assert!(served.await.unwrap().is_err());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_connection_that_is_dropped_ends_what_runs_on_it() {
+    within(async {
+        let (server, given_up) = watched();
+        let (stream, served) = pipe(&server, 4 << 10);
+        let (client, _channel) = with_a_command(stream).await;
+        served.abort();
+        given_up.notified().await;
+        let _ = client.await;
+    })
+    .await;
+}
+
+async fn listen(server: &Server) -> (SocketAddr, CancellationToken, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let shutdown = CancellationToken::new();
+    let (server, token) = (server.clone(), shutdown.clone());
+    let serving = tokio::spawn(async move { server.serve(listener, token).await });
+    (address, shutdown, serving)
+}
+
+#[tokio::test]
+async fn a_shutdown_tells_users_and_waits_for_them() {
+    within(async {
+        let (server, given_up) = watched();
+        let (address, shutdown, serving) = listen(&server).await;
+        let stream = TcpStream::connect(address).await.unwrap();
+        let (_client, mut channel) = with_a_command(stream).await;
+        let mut stranger = TcpStream::connect(address).await.unwrap();
+        stranger.read_u8().await.unwrap();
+        shutdown.cancel();
+        let seen = read_out(&mut channel).await;
+        assert_eq!(seen.stderr, b"the gateway is shutting down\n");
+        assert_eq!(seen.status, Some(255));
+        serving.await.unwrap();
+        given_up.notified().await;
+        assert!(TcpStream::connect(address).await.is_err());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn connections_that_do_not_log_in_are_limited_and_make_room() {
+    within(async {
+        let mut config = config();
+        config.max_startups_per_source = 2;
+        config.login_grace = Duration::from_millis(300);
+        let server = server_with(config, Machine::new("fake", Arc::new(FakeBackend)));
+        let (address, _shutdown, _serving) = listen(&server).await;
+        let mut idle = Vec::new();
+        for _ in 0..2 {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.read_u8().await.unwrap();
+            idle.push(stream);
+        }
+        // The third waits until the first two are cut off.
+        let stream = TcpStream::connect(address).await.unwrap();
+        let _client = with_a_command(stream).await;
+        let mut rest = Vec::new();
+        for stream in &mut idle {
+            let _ = stream.read_to_end(&mut rest).await;
+            assert!(stream.write_all(b"x").await.is_err() || stream.read_u8().await.is_err());
+        }
+    })
+    .await;
+}
