@@ -40,6 +40,8 @@ mod scheduler;
 mod send;
 mod stream;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::io::IoSlice;

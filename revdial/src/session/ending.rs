@@ -17,6 +17,8 @@ impl Session {
             return;
         };
         if stream.end != End::None {
+            stream.hide_from_holder();
+            self.tell(id);
             return;
         }
         stream.end = End::ClosedHere;
@@ -40,10 +42,7 @@ impl Session {
             return;
         };
         if !stream.is_live() || stream.is_finished() {
-            if stream.end == End::None {
-                stream.end = End::ClosedHere;
-            }
-            stream.recv.discard();
+            stream.hide_from_holder();
             self.tell(id);
             return;
         }

@@ -45,7 +45,7 @@ enum Ping {
 impl Liveness {
     /// Watches from `now` on; `jitter`, from 0 to 255, shortens the interval by up to a quarter.
     pub(super) fn new(keep_alive: Duration, jitter: u8, now: Instant) -> Self {
-        let interval = keep_alive - keep_alive * u32::from(jitter) / 1024;
+        let interval = keep_alive - keep_alive / 1024 * u32::from(jitter);
         Self {
             interval: (!interval.is_zero()).then_some(interval),
             heard: now,
@@ -131,7 +131,7 @@ impl Liveness {
             State::Heard => self.heard,
             State::Asked(at) => at,
         };
-        Some(since + self.interval?)
+        since.checked_add(self.interval?)
     }
 
     /// Says whether a ping waits to be sent.

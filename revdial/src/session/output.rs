@@ -95,7 +95,7 @@ impl Session {
         if !departure.deserted || departure.held > 0 {
             return None;
         }
-        Some(departure.released? + self.config.close_timeout)
+        departure.released?.checked_add(self.config.close_timeout)
     }
 
     fn take_ping(&mut self, now: Instant) -> Option<u32> {

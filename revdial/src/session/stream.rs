@@ -86,6 +86,15 @@ impl Stream {
         }
     }
 
+    /// Ends the stream for its holder, where the wire has nothing more to say.
+    pub(super) fn hide_from_holder(&mut self) {
+        self.end = match self.end {
+            End::None | End::ClosedHere => End::ClosedHere,
+            End::ResetHere | End::ResetByPeer { .. } => End::ResetHere,
+        };
+        self.recv.discard();
+    }
+
     /// Says whether frames may still be sent for the stream.
     pub(super) fn is_live(&self) -> bool {
         matches!(self.end, End::None | End::ClosedHere)

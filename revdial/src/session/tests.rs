@@ -1,0 +1,541 @@
+//! The machine against literal bytes, hostile frames, and itself.
+
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::*;
+use crate::error::ProtocolError;
+use crate::frame::{Flags, FrameError, GoAwayCode, Header, INITIAL_WINDOW};
+
+mod random;
+
+/// A session, a clock and the bytes that the session has sent.
+struct Bench {
+    session: Session,
+    now: Instant,
+}
+
+impl Bench {
+    fn new(role: Role) -> Self {
+        Self::with(role, Config::default())
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "where the clock begins does not matter"
+    )]
+    fn with(role: Role, config: Config) -> Self {
+        let now = Instant::now();
+        Self {
+            session: Session::new(role, config, now, 0),
+            now,
+        }
+    }
+
+    fn input(&mut self, bytes: &[u8]) {
+        self.session
+            .handle_input(self.now, Bytes::copy_from_slice(bytes));
+    }
+
+    fn header(&mut self, header: Header) {
+        self.input(&header.encode());
+    }
+
+    fn data(&mut self, id: StreamId, flags: Flags, payload: &[u8]) {
+        let length = u32::try_from(payload.len()).unwrap();
+        self.header(Header::Data { id, flags, length });
+        self.input(payload);
+    }
+
+    fn update(&mut self, id: StreamId, flags: Flags, delta: u32) {
+        self.header(Header::WindowUpdate { id, flags, delta });
+    }
+
+    /// All frames that wait, as bytes.
+    fn output(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while let Some(frame) = self.session.poll_transmit(self.now, usize::MAX) {
+            bytes.extend_from_slice(frame.head());
+            bytes.extend_from_slice(frame.payload());
+            self.session.handle_flushed(frame.ticket());
+        }
+        bytes
+    }
+
+    fn headers(&mut self) -> Vec<Header> {
+        let mut headers = Vec::new();
+        while let Some(frame) = self.session.poll_transmit(self.now, usize::MAX) {
+            headers.push(Header::decode(frame.head()).unwrap());
+            self.session.handle_flushed(frame.ticket());
+        }
+        headers
+    }
+
+    fn read(&mut self, id: StreamId) -> Poll<Result<Vec<u8>, ConnError>> {
+        let mut buffer = Vec::new();
+        self.session.read(id, &mut buffer).map_ok(|_| buffer)
+    }
+
+    #[track_caller]
+    fn expect_protocol_error(&mut self, expected: ProtocolError) {
+        match self.session.closed() {
+            Some(CloseReason::Protocol(error)) => assert_eq!(*error, expected),
+            other => panic!("{other:?}"),
+        }
+        let farewell = Header::GoAway {
+            code: GoAwayCode::PROTOCOL_ERROR,
+        };
+        assert_eq!(self.headers().last(), Some(&farewell));
+        assert!(self.session.poll_transmit(self.now, usize::MAX).is_none());
+    }
+}
+
+fn id(value: u32) -> StreamId {
+    StreamId::new(value).unwrap()
+}
+
+fn reset(value: u32, delta: u32) -> Header {
+    Header::WindowUpdate {
+        id: id(value),
+        flags: Flags::RST,
+        delta,
+    }
+}
+
+/// A listener with one accepted stream, number 1.
+fn accepted() -> Bench {
+    let mut bench = Bench::new(Role::Listener);
+    bench.update(id(1), Flags::SYN, 0);
+    assert_eq!(bench.session.accept(), Some(id(1)));
+    bench.output();
+    bench
+}
+
+/// A dialer with one confirmed stream, number 1.
+fn dialed() -> Bench {
+    let mut bench = Bench::new(Role::Dialer);
+    assert_eq!(bench.session.open().unwrap(), id(1));
+    bench.output();
+    bench.update(id(1), Flags::ACK, 0);
+    bench
+}
+
+#[test]
+fn a_short_life_is_these_bytes() {
+    let mut bench = Bench::new(Role::Dialer);
+    let stream = bench.session.open().unwrap();
+    assert!(bench.session.poll_opened(stream).is_pending());
+    assert_eq!(bench.output(), [0, 1, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0], "SYN");
+    bench.input(&[0, 1, 0, 2, 0, 0, 0, 1, 0, 0, 0, 0]);
+    assert!(matches!(
+        bench.session.poll_opened(stream),
+        Poll::Ready(Ok(()))
+    ));
+    assert!(matches!(
+        bench.session.write(stream, b"hey"),
+        Poll::Ready(Ok(3))
+    ));
+    assert!(bench.session.shutdown(stream).is_pending());
+    let data_then_fin = b"\0\0\0\0\0\0\0\x01\0\0\0\x03hey\0\0\0\x04\0\0\0\x01\0\0\0\0";
+    assert_eq!(bench.output(), data_then_fin);
+    assert!(matches!(
+        bench.session.shutdown(stream),
+        Poll::Ready(Ok(()))
+    ));
+    assert_eq!(bench.output(), b"", "one FIN");
+    bench.input(b"\0\0\0\x04\0\0\0\x01\0\0\0\x02ok");
+    assert!(matches!(bench.read(stream), Poll::Ready(Ok(data)) if data == b"ok"));
+    assert!(matches!(bench.read(stream), Poll::Ready(Ok(data)) if data.is_empty()));
+    assert!(matches!(bench.read(stream), Poll::Ready(Ok(data)) if data.is_empty()));
+    bench.session.release(stream, bench.now);
+    assert_eq!(bench.output(), b"", "both have finished");
+    assert_eq!(bench.session.stream_count(), 0);
+}
+
+#[test]
+fn an_open_is_confirmed_at_once() {
+    let mut bench = Bench::new(Role::Listener);
+    bench.update(id(1), Flags::SYN, 0);
+    assert_eq!(bench.output(), [0, 1, 0, 2, 0, 0, 0, 1, 0, 0, 0, 0], "ACK");
+    assert_eq!(bench.session.poll_event(), Some(Event::Incoming));
+}
+
+#[test]
+fn any_frame_of_the_peer_confirms_a_dial() {
+    let mut bench = Bench::new(Role::Dialer);
+    let stream = bench.session.open().unwrap();
+    bench.output();
+    assert!(bench.session.poll_opened(stream).is_pending());
+    bench.data(stream, Flags::NONE, b"x");
+    assert_eq!(bench.session.poll_event(), Some(Event::Writable(stream)));
+    assert!(matches!(
+        bench.session.poll_opened(stream),
+        Poll::Ready(Ok(()))
+    ));
+}
+
+#[test]
+fn a_refused_dial_tells_the_code() {
+    let mut bench = Bench::new(Role::Dialer);
+    let stream = bench.session.open().unwrap();
+    bench.output();
+    bench.header(reset(1, 7));
+    assert!(matches!(
+        bench.session.poll_opened(stream),
+        Poll::Ready(Err(DialError::Refused { code: 7 }))
+    ));
+}
+
+#[test]
+fn a_stream_dropped_before_its_syn_went_out_costs_no_frame() {
+    let mut bench = Bench::new(Role::Dialer);
+    for _ in 0..10_000 {
+        let stream = bench.session.open().unwrap();
+        bench.session.release(stream, bench.now);
+    }
+    assert_eq!(bench.output(), b"");
+    assert_eq!(bench.session.stream_count(), 0);
+}
+
+#[test]
+fn a_data_frame_larger_than_the_window_ends_the_session_before_its_payload() {
+    // CVE-2026-32314: rust-yamux panicked on this frame.
+    let mut bench = Bench::new(Role::Listener);
+    bench.header(Header::Data {
+        id: id(1),
+        flags: Flags::SYN,
+        length: INITIAL_WINDOW + 1,
+    });
+    bench.expect_protocol_error(ProtocolError::WindowExceeded(id(1)));
+}
+
+#[test]
+fn data_beyond_the_window_ends_the_session() {
+    let mut bench = accepted();
+    bench.data(id(1), Flags::NONE, &[0; INITIAL_WINDOW as usize]);
+    bench.data(id(1), Flags::NONE, &[0]);
+    bench.expect_protocol_error(ProtocolError::WindowExceeded(id(1)));
+}
+
+#[test]
+fn credit_that_overflows_ends_the_session() {
+    let mut bench = accepted();
+    bench.update(id(1), Flags::NONE, u32::MAX - INITIAL_WINDOW);
+    assert!(bench.session.closed().is_none());
+    bench.update(id(1), Flags::NONE, 1);
+    bench.expect_protocol_error(ProtocolError::CreditOverflow(id(1)));
+}
+
+#[test]
+fn bytes_that_are_no_frame_end_the_session() {
+    let mut bench = accepted();
+    bench.input(b"GET / HTTP/1.1\r\n\r\n");
+    bench.expect_protocol_error(ProtocolError::Frame(FrameError::Version(b'G')));
+    assert!(matches!(
+        bench.read(id(1)),
+        Poll::Ready(Err(ConnError::Link(CloseReason::Protocol(_))))
+    ));
+}
+
+#[test]
+fn opening_twice_or_with_a_number_of_the_other_side_ends_the_session() {
+    let mut bench = accepted();
+    bench.update(id(1), Flags::SYN, 0);
+    bench.expect_protocol_error(ProtocolError::DuplicateOpen(id(1)));
+
+    let mut bench = Bench::new(Role::Listener);
+    bench.update(id(2), Flags::SYN, 0);
+    bench.expect_protocol_error(ProtocolError::WrongParity(id(2)));
+}
+
+#[test]
+fn frames_for_a_stream_that_nobody_opened_end_the_session() {
+    let mut bench = Bench::new(Role::Listener);
+    bench.data(id(1), Flags::NONE, b"x");
+    bench.expect_protocol_error(ProtocolError::NeverOpened(id(1)));
+
+    let mut bench = Bench::new(Role::Dialer);
+    bench.session.open().unwrap();
+    bench.update(id(1), Flags::ACK, 0);
+    bench.expect_protocol_error(ProtocolError::NeverOpened(id(1)));
+}
+
+#[test]
+fn data_behind_the_end_ends_the_session_and_a_second_end_means_nothing() {
+    let mut bench = accepted();
+    bench.data(id(1), Flags::FIN, b"");
+    bench.data(id(1), Flags::FIN, b"");
+    bench.update(id(1), Flags::FIN, 0);
+    assert!(bench.session.closed().is_none());
+    assert!(matches!(bench.read(id(1)), Poll::Ready(Ok(data)) if data.is_empty()));
+    bench.data(id(1), Flags::NONE, b"x");
+    bench.expect_protocol_error(ProtocolError::DataAfterFin(id(1)));
+}
+
+#[test]
+fn an_end_in_a_frame_with_data_comes_behind_the_data() {
+    let mut bench = accepted();
+    bench.header(Header::Data {
+        id: id(1),
+        flags: Flags::FIN,
+        length: 4,
+    });
+    bench.input(b"ab");
+    assert!(matches!(bench.read(id(1)), Poll::Ready(Ok(data)) if data == b"ab"));
+    assert!(bench.read(id(1)).is_pending());
+    bench.input(b"cd");
+    assert!(matches!(bench.read(id(1)), Poll::Ready(Ok(data)) if data == b"cd"));
+    assert!(matches!(bench.read(id(1)), Poll::Ready(Ok(data)) if data.is_empty()));
+}
+
+#[test]
+fn an_unsolicited_pong_means_nothing_and_pings_are_answered_with_the_newest() {
+    let mut bench = accepted();
+    bench.header(Header::Pong { nonce: 99 });
+    for nonce in 0..10_000 {
+        bench.header(Header::Ping { nonce });
+    }
+    assert_eq!(bench.headers(), [Header::Pong { nonce: 9_999 }]);
+    assert!(bench.session.closed().is_none());
+}
+
+#[test]
+fn data_for_a_stream_that_is_gone_is_answered_once() {
+    let mut bench = accepted();
+    bench.session.release(id(1), bench.now);
+    assert_eq!(bench.headers(), [reset(1, 0)]);
+    for _ in 0..100 {
+        bench.data(id(1), Flags::NONE, b"late");
+    }
+    bench.update(id(1), Flags::FIN, 0);
+    bench.header(reset(1, 0));
+    assert_eq!(bench.headers(), []);
+    assert!(bench.session.closed().is_none());
+}
+
+#[test]
+fn a_stream_that_both_finished_resets_a_writer_that_goes_on() {
+    let mut bench = accepted();
+    bench.data(id(1), Flags::FIN, b"");
+    assert!(bench.session.shutdown(id(1)).is_pending());
+    bench.output();
+    bench.session.release(id(1), bench.now);
+    bench.data(id(1), Flags::NONE, b"x");
+    bench.data(id(1), Flags::NONE, b"x");
+    assert_eq!(bench.headers(), [reset(1, 0)]);
+}
+
+#[test]
+fn a_hundred_thousand_opens_are_refused_beyond_the_limit_and_hold_nothing() {
+    let mut config = Config::default();
+    config.max_inbound_streams = 8;
+    let mut bench = Bench::with(Role::Listener, config);
+    for value in (1..200_001).step_by(2) {
+        bench.update(id(value), Flags::SYN, 0);
+        if value % 101 == 0 {
+            bench.output();
+        }
+    }
+    assert!(bench.session.closed().is_none());
+    assert_eq!(bench.session.stream_count(), 8);
+}
+
+#[test]
+fn a_peer_that_provokes_answers_and_reads_none_is_cut_off() {
+    let mut bench = Bench::new(Role::Dialer);
+    for value in (2..10_000).step_by(2) {
+        bench.update(id(value), Flags::SYN, 0);
+    }
+    bench.expect_protocol_error(ProtocolError::Flood);
+}
+
+#[test]
+fn opening_and_resetting_in_a_loop_costs_nothing_but_bytes() {
+    let mut bench = Bench::new(Role::Listener);
+    for value in (1..200_001).step_by(2) {
+        bench.update(id(value), Flags::SYN, 0);
+        bench.header(reset(value, 0));
+    }
+    assert_eq!(bench.session.stream_count(), 0);
+    assert_eq!(bench.session.accept(), None);
+    assert_eq!(bench.output(), b"");
+}
+
+#[test]
+fn a_stream_that_said_all_before_its_reset_is_still_accepted() {
+    let mut bench = Bench::new(Role::Listener);
+    bench.update(id(1), Flags::SYN, 0);
+    bench.data(id(1), Flags::FIN, b"fire and forget");
+    bench.header(reset(1, 0));
+    let stream = bench.session.accept().unwrap();
+    assert!(matches!(bench.read(stream), Poll::Ready(Ok(data)) if data == b"fire and forget"));
+    assert!(matches!(bench.read(stream), Poll::Ready(Ok(data)) if data.is_empty()));
+}
+
+#[test]
+fn what_came_before_a_reset_is_read_first() {
+    let mut bench = accepted();
+    bench.data(id(1), Flags::NONE, b"part");
+    bench.header(reset(1, 5));
+    assert!(matches!(bench.read(id(1)), Poll::Ready(Ok(data)) if data == b"part"));
+    assert!(matches!(
+        bench.read(id(1)),
+        Poll::Ready(Err(ConnError::Reset { code: 5 }))
+    ));
+}
+
+#[test]
+fn a_shutdown_whose_data_the_peer_refused_is_no_success() {
+    let mut bench = dialed();
+    assert!(matches!(
+        bench.session.write(id(1), b"lost"),
+        Poll::Ready(Ok(4))
+    ));
+    assert!(bench.session.shutdown(id(1)).is_pending());
+    bench.header(reset(1, 3));
+    assert!(matches!(
+        bench.session.shutdown(id(1)),
+        Poll::Ready(Err(ConnError::Shutdown | ConnError::Reset { code: 3 }))
+    ));
+    assert!(!matches!(bench.session.flush(id(1)), Poll::Ready(Ok(()))));
+}
+
+#[test]
+fn a_cut_is_never_an_end() {
+    let mut bench = accepted();
+    bench.data(id(1), Flags::NONE, b"half");
+    bench.session.handle_eof();
+    assert!(matches!(bench.read(id(1)), Poll::Ready(Ok(data)) if data == b"half"));
+    assert!(matches!(
+        bench.read(id(1)),
+        Poll::Ready(Err(ConnError::Link(CloseReason::Cut)))
+    ));
+}
+
+#[test]
+fn credit_is_given_back_when_half_a_window_was_read() {
+    let half = INITIAL_WINDOW / 2;
+    let mut bench = accepted();
+    bench.data(id(1), Flags::NONE, &vec![0; half as usize - 1]);
+    assert!(bench.read(id(1)).is_ready());
+    assert_eq!(bench.headers(), []);
+    bench.data(id(1), Flags::NONE, &[0]);
+    assert!(bench.read(id(1)).is_ready());
+    let credit = Header::WindowUpdate {
+        id: id(1),
+        flags: Flags::NONE,
+        delta: half,
+    };
+    assert!(bench.headers().contains(&credit));
+}
+
+#[test]
+fn the_window_grows_while_the_round_trip_limits_and_within_its_budgets() {
+    let mut config = Config::default();
+    config.max_stream_window = 4 * INITIAL_WINDOW;
+    config.growth_budget = 8 * INITIAL_WINDOW;
+    let mut bench = Bench::with(Role::Listener, config);
+    let mut windows = Vec::new();
+    for value in (1..10).step_by(2) {
+        bench.update(id(value), Flags::SYN, 0);
+        let mut given = INITIAL_WINDOW;
+        let mut sent = 0;
+        for _ in 0..12 {
+            let chunk = (given - sent).min(INITIAL_WINDOW / 2);
+            bench.data(id(value), Flags::NONE, &vec![0; chunk as usize]);
+            sent += chunk;
+            assert!(bench.read(id(value)).is_ready());
+            for header in bench.headers() {
+                match header {
+                    Header::WindowUpdate { delta, .. } => given += delta,
+                    Header::Ping { nonce } => {
+                        bench.now += Duration::from_millis(50);
+                        bench.header(Header::Pong { nonce });
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+            bench.now += Duration::from_millis(10);
+        }
+        let stream = bench.session.streams.get(id(value)).unwrap();
+        windows.push(1 + stream.recv.growth() / INITIAL_WINDOW);
+    }
+    assert_eq!(windows, [4, 4, 3, 1, 1], "in windows of 256 KiB");
+}
+
+#[test]
+fn an_unread_half_that_is_dropped_gives_its_credit_back() {
+    let mut bench = accepted();
+    bench.data(id(1), Flags::NONE, &vec![0; 200_000]);
+    bench.session.stop_reading(id(1));
+    let credit: Vec<Header> = bench.headers();
+    assert!(
+        credit.iter().any(
+            |header| matches!(header, Header::WindowUpdate { delta, .. } if *delta == 200_000)
+        )
+    );
+}
+
+#[test]
+fn a_peer_that_leaves_is_dialed_no_more_and_its_streams_go_on() {
+    let mut bench = dialed();
+    bench.header(Header::GoAway {
+        code: GoAwayCode::NORMAL,
+    });
+    assert!(matches!(bench.session.open(), Err(DialError::PeerLeaving)));
+    assert!(matches!(
+        bench.session.write(id(1), b"on"),
+        Poll::Ready(Ok(2))
+    ));
+    bench.data(id(1), Flags::FIN, b"and on");
+    assert!(matches!(bench.read(id(1)), Poll::Ready(Ok(data)) if data == b"and on"));
+    assert!(bench.session.shutdown(id(1)).is_pending());
+    bench.output();
+    bench.session.release(id(1), bench.now);
+    assert!(matches!(
+        bench.session.closed(),
+        Some(CloseReason::PeerClosed)
+    ));
+}
+
+#[test]
+fn what_a_close_left_behind_is_given_up_in_time() {
+    let mut bench = dialed();
+    bench.update(id(1), Flags::NONE, 0);
+    let mut written = 0;
+    while let Poll::Ready(Ok(count)) = bench.session.write(id(1), &[0; 60_000]) {
+        written += count;
+        bench.output();
+    }
+    assert!(written > 300_000);
+    bench.session.close(id(1));
+    bench.session.release(id(1), bench.now);
+    bench.session.release_endpoint(bench.now);
+    assert!(bench.session.closed().is_none(), "the peer may still read");
+    let due = bench.session.poll_timeout().unwrap();
+    assert!(due <= bench.now + Config::default().close_timeout);
+    bench.now = due;
+    bench.session.handle_timeout(due);
+    assert!(matches!(bench.session.closed(), Some(CloseReason::Local)));
+}
+
+#[test]
+fn a_silent_peer_is_asked_once_and_then_given_up() {
+    let mut bench = Bench::new(Role::Dialer);
+    let began = bench.now;
+    bench.now = bench.session.poll_timeout().unwrap();
+    bench.session.handle_timeout(bench.now);
+    assert_eq!(bench.headers(), [Header::Ping { nonce: 1 }]);
+    // A second handling at the same time, as after a machine's sleep, is no second verdict.
+    bench.session.handle_timeout(bench.now);
+    assert!(bench.session.closed().is_none());
+    bench.now = bench.session.poll_timeout().unwrap();
+    bench.session.handle_timeout(bench.now);
+    assert!(matches!(
+        bench.session.closed(),
+        Some(CloseReason::TimedOut(_))
+    ));
+    assert_eq!(bench.now - began, 2 * Config::default().keep_alive);
+}
