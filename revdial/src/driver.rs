@@ -19,7 +19,7 @@ use tracing::{debug, info};
 
 use crate::error::CloseReason;
 use crate::frame::HEADER_LEN;
-use crate::link::{Link, now};
+use crate::link::{Link, Outlet, now};
 use crate::session::Frame;
 
 /// The task of a link.
@@ -94,7 +94,12 @@ impl<T: AsyncRead + AsyncWrite> Driver<T> {
             let idle = [input, output, time]
                 .iter()
                 .all(|step| *step == Progress::None);
-            if idle && (!self.outbox.is_empty() || self.link.0.park(cx)) {
+            let outlet = if self.outbox.is_empty() {
+                Outlet::Open
+            } else {
+                Outlet::Blocked
+            };
+            if idle && self.link.0.park(outlet, cx) {
                 return Poll::Pending;
             }
         }
@@ -125,7 +130,11 @@ impl<T: AsyncRead + AsyncWrite> Driver<T> {
             Poll::Ready(Ok(progress)) => progress,
             Poll::Ready(Err(error)) => {
                 // A peer that left in good order may have sent its last words before it closed.
-                while self.closed().is_none() && self.poll_input(cx) == Progress::Made {}
+                for _ in 0..LAST_WORDS_STEPS {
+                    if self.closed().is_some() || self.poll_input(cx) == Progress::None {
+                        break;
+                    }
+                }
                 self.link
                     .0
                     .with(|state, _| state.session.handle_transport_error(error));
@@ -135,9 +144,10 @@ impl<T: AsyncRead + AsyncWrite> Driver<T> {
         }
     }
 
+    /// Writes some batches; without progress when all that there was is written and flushed.
     fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Progress>> {
         let mut progress = Progress::None;
-        loop {
+        for _ in 0..BATCHES_PER_STEP {
             if self.outbox.is_empty() {
                 self.outbox.fill(&self.link.0);
             }
@@ -154,6 +164,7 @@ impl<T: AsyncRead + AsyncWrite> Driver<T> {
             }
             progress = Progress::Made;
         }
+        Poll::Ready(Ok(progress))
     }
 
     /// Flushes what the transport took, and tells who waits for that.
@@ -189,11 +200,12 @@ impl<T: AsyncRead + AsyncWrite> Driver<T> {
     /// Without the last step a socket with unread bytes would be reset by the kernel, and with it what we sent last.
     fn poll_close(&mut self, cx: &mut Context<'_>, closing: &mut Closing) -> Poll<()> {
         let peer_is_done = self.input.poll_drain(cx);
-        if *closing == Closing::Writing {
-            if ready!(self.poll_write_out(cx)).is_err() {
-                return Poll::Ready(());
+        while *closing == Closing::Writing {
+            match ready!(self.poll_write_out(cx)) {
+                Ok(Progress::Made) => {}
+                Ok(Progress::None) => *closing = Closing::ShuttingDown,
+                Err(_) => return Poll::Ready(()),
             }
-            *closing = Closing::ShuttingDown;
         }
         if *closing == Closing::ShuttingDown {
             if ready!(self.input.transport.as_mut().poll_shutdown(cx)).is_err() {
@@ -393,6 +405,11 @@ impl Timer {
 
 /// Steps before other tasks get a turn, for transports that do not see to that themselves.
 const STEPS_PER_POLL: usize = 32;
+
+/// Batches that are written before the other direction gets a turn.
+const BATCHES_PER_STEP: usize = 16;
+/// Reads after a failed write: 8 MiB, more than a socket holds.
+const LAST_WORDS_STEPS: usize = 128;
 
 /// Bytes of one read.
 const READ_SIZE: usize = 64 * 1024;

@@ -50,6 +50,15 @@ pub(crate) struct State {
 struct Parked {
     waker: Waker,
     timeout: Option<std::time::Instant>,
+    outlet: Outlet,
+}
+
+/// Says whether the driver has a use for further frames.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Outlet {
+    /// The transport has yet to take those that it got.
+    Blocked,
+    Open,
 }
 
 /// Who waits for a connection, and how long they may.
@@ -110,15 +119,16 @@ impl Link {
         result
     }
 
-    /// Parks the driver unless there is something to send; `false` if there is.
-    pub(crate) fn park(&self, cx: &Context<'_>) -> bool {
+    /// Parks the driver unless there is something for it to do; `false` if there is.
+    pub(crate) fn park(&self, outlet: Outlet, cx: &Context<'_>) -> bool {
         self.with(|state, _| {
-            if state.session.has_output() || state.session.closed().is_some() {
+            if state.concerns_driver(outlet) {
                 return false;
             }
             state.driver = Some(Parked {
                 waker: cx.waker().clone(),
                 timeout: state.session.poll_timeout(),
+                outlet,
             });
             true
         })
@@ -250,11 +260,16 @@ impl State {
         let due = self.driver.as_ref().is_some_and(|parked| {
             let timeout = self.session.poll_timeout();
             let sooner = timeout.is_some_and(|t| parked.timeout.is_none_or(|p| t < p));
-            sooner || self.session.has_output() || self.session.closed().is_some()
+            sooner || self.concerns_driver(parked.outlet)
         });
         if due {
             wakes.push(self.driver.take().map(|parked| parked.waker));
         }
+    }
+
+    fn concerns_driver(&self, outlet: Outlet) -> bool {
+        let output = outlet == Outlet::Open && self.session.has_output();
+        output || self.session.closed().is_some()
     }
 
     fn wake_event(&mut self, id: StreamId, side: Side, wakes: &mut WakeList) {
