@@ -213,6 +213,9 @@ pub(crate) struct Ssh {
     /// Print the ssh command, without running it
     #[arg(short = 'n', long)]
     pub(crate) print: bool,
+    /// Log in to a machine that keeps what you change on it, for all who come after you
+    #[arg(long)]
+    pub(crate) i_will_not_break_the_host: bool,
     #[command(flatten)]
     pub(crate) target: Target,
     /// A command, joined by spaces as ssh does, for the shell of the machine
@@ -266,7 +269,15 @@ fn octal(text: &str) -> Result<u32, String> {
     Ok(mode)
 }
 
-const GO_FLAGS: [&str; 6] = ["debug", "dir", "mode", "path", "skip", "system"];
+const GO_FLAGS: [&str; 7] = [
+    "debug",
+    "dir",
+    "i-will-not-break-the-host",
+    "mode",
+    "path",
+    "skip",
+    "system",
+];
 
 const EXAMPLES: &str = "\
 Examples:

@@ -7,12 +7,9 @@ use std::time::Duration;
 use clap::Parser;
 use gomote::{Args, Streams};
 
+/// Leases machines, runs commands on them, copies files, opens SSH sessions
 #[derive(Parser)]
-#[command(
-    name = "gomote",
-    version,
-    about = "Leases machines, runs commands on them, copies files, opens SSH sessions"
-)]
+#[command(name = "gomote", version)]
 struct Cli {
     #[command(flatten)]
     args: Args,

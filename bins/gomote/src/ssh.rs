@@ -29,12 +29,11 @@ pub(crate) async fn ssh<C: Connect>(
         Some(key) => Some(write_known_hosts(gateway, key)?),
         None => None,
     };
-    let mut command = command(
-        gateway,
-        known_hosts.as_deref(),
-        &instance.name,
-        &args.command,
-    );
+    let login = match args.i_will_not_break_the_host {
+        true => format!("{MUTABLE}{}", instance.name),
+        false => instance.name,
+    };
+    let mut command = command(gateway, known_hosts.as_deref(), &login, &args.command);
     if args.print {
         streams.write(format!("{}\n", shell_line(&command)).as_bytes())?;
         streams.flush()?;
@@ -54,7 +53,7 @@ pub(crate) async fn ssh<C: Connect>(
 fn command(
     gateway: &Gateway,
     known_hosts: Option<&Path>,
-    instance: &str,
+    login: &str,
     remote: &[String],
 ) -> Command {
     let mut command = Command::new("ssh");
@@ -71,7 +70,7 @@ fn command(
             .args(["-o", "IdentitiesOnly=yes"]);
     }
     // The login by itself: an instance's name and a host cannot be taken for anything else.
-    command.arg(format!("{instance}@{}", gateway.host));
+    command.arg(format!("{login}@{}", gateway.host));
     if !remote.is_empty() {
         command.arg("--").args(remote);
     }
@@ -122,6 +121,9 @@ fn quoted(word: &OsStr) -> String {
     }
     format!("'{}'", word.replace('\'', r"'\''"))
 }
+
+/// What comes before an instance's name where the user knows that the machine keeps what is changed on it.
+const MUTABLE: &str = "mutable-";
 
 #[cfg(test)]
 mod tests {
