@@ -1,4 +1,11 @@
-//! An SSH gateway: turns `(authenticated user, instance)` into a session on a machine.
+#![doc = include_str!("../README.md")]
+//!
+//! ## Modules
+//!
+//! * [`server`] takes connections and pumps their channels; [`auth`] is what it asks, [`backend`] what it opens.
+//! * [`authorize`] decides by keys, which [`keysource`] finds; [`key`] is one, [`hostkey`] the server's own.
+//! * [`backend::ssh`] reaches machines that speak SSH.
+//! * `flow`, within, is the layer between the SSH library and everything else; its documentation says why it must be there.
 
 #![warn(clippy::exhaustive_enums, clippy::exhaustive_structs)]
 
