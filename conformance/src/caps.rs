@@ -34,6 +34,8 @@ pub enum Cap {
     Mux,
     /// [`Mux::ping`](crate::Mux::ping) measures a round trip.
     Ping,
+    /// A waker may poll the connection from within its call: nobody is woken under a lock that a poll takes.
+    ReentrantWake,
     /// [`Control::reset`](crate::Control::reset) ends both directions abruptly.
     ResetHandle,
     /// An end dropped without a shutdown shows as an error at its peer, never as a clean end.
@@ -61,6 +63,7 @@ impl Cap {
         Self::Layered,
         Self::Mux,
         Self::Ping,
+        Self::ReentrantWake,
         Self::ResetHandle,
         Self::ResetVisible,
         Self::SessionClose,
@@ -83,6 +86,7 @@ impl Cap {
             Self::Layered => "layered",
             Self::Mux => "mux",
             Self::Ping => "ping",
+            Self::ReentrantWake => "reentrant_wake",
             Self::ResetHandle => "reset_handle",
             Self::ResetVisible => "reset_visible",
             Self::SessionClose => "session_close",

@@ -1,12 +1,12 @@
 //! The catalogue: every promise that the suite checks, under a stable id.
 
 use std::fmt;
+use std::pin::Pin;
 use std::time::Duration;
 
 use crate::caps::Cap;
 use crate::cases;
 use crate::context::Cx;
-use crate::pair::BoxFuture;
 use crate::report::Failure;
 
 /// One promise of a connection, and how it is checked.
@@ -65,7 +65,7 @@ pub(crate) enum Body {
 }
 
 /// A case's code.
-pub(crate) type Run = fn(Cx) -> BoxFuture<'static, Result<(), Failure>>;
+pub(crate) type Run = fn(Cx) -> Pin<Box<dyn Future<Output = Result<(), Failure>>>>;
 
 /// A page of the catalogue.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]

@@ -1,11 +1,20 @@
 //! The catalogue, a page for each group.
 
+pub mod addr;
+pub mod bp;
+pub mod cancel;
+pub mod close;
 pub mod cut;
+pub mod deadline;
 pub mod drop;
 pub mod eof;
+pub mod flush;
 pub mod half;
 pub mod io;
+pub mod nettest;
+pub mod reset;
 pub mod shutdown;
+pub mod wake;
 
 use crate::case::Case;
 
@@ -17,4 +26,13 @@ pub(crate) static GROUPS: &[&[&Case]] = &[
     shutdown::ALL,
     drop::ALL,
     cut::ALL,
+    reset::ALL,
+    close::ALL,
+    flush::ALL,
+    bp::ALL,
+    wake::ALL,
+    cancel::ALL,
+    deadline::ALL,
+    addr::ALL,
+    nettest::ALL,
 ];

@@ -132,6 +132,18 @@ impl Cx {
         tokio::time::sleep(pause).await;
     }
 
+    /// Lets other tasks work for a while. Virtual time stands still while somebody works, so there it counts turns.
+    pub(crate) async fn busy_pause(&self) {
+        match self.mode {
+            Mode::Paused => {
+                for _ in 0..500 {
+                    tokio::task::yield_now().await;
+                }
+            }
+            Mode::Current | Mode::Threads => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+
     /// Waits until `done`, and fails with what was expected if that does not come.
     pub(crate) async fn until(
         &self,

@@ -186,8 +186,17 @@ fn run_on(mode: Mode, case: &Case, cx: Cx) -> Result<(), Failure> {
     let runtime =
         runtime(mode).map_err(|error| Failure::new("a runtime to run on", error.to_string()))?;
     let (Body::Steps(run) | Body::Tasks(run) | Body::Virtual(run)) = case.body;
+    let steps = matches!(case.body, Body::Steps(_));
     let outcome = runtime.block_on(async {
-        tokio::time::timeout(case.limit, run(cx))
+        // Polling by hand has no budget that would make tokio's streams pending without a reason.
+        let body = async {
+            if steps {
+                tokio::task::unconstrained(run(cx)).await
+            } else {
+                run(cx).await
+            }
+        };
+        tokio::time::timeout(case.limit, body)
             .await
             .unwrap_or_else(|_| {
                 let expected = format!("an end within {:?}", case.limit);

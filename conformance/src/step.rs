@@ -8,6 +8,9 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::context::{Cx, ensure};
+use crate::report::{Failure, describe};
+
 /// A waker that counts how often it was called and how many copies of it exist.
 pub(crate) struct CountingWaker {
     count: Arc<Count>,
@@ -88,3 +91,61 @@ impl<F: Future> Step<F> {
         self.future.as_mut().poll(&mut self.waker.context())
     }
 }
+
+/// Writes zeros until the connection takes no more, and leaves `waker` registered. Returns the bytes taken.
+pub(crate) async fn fill(
+    cx: &Cx,
+    io: &mut (impl AsyncWrite + Unpin),
+    waker: &CountingWaker,
+) -> Result<usize, Failure> {
+    cx.step("filling the connection");
+    let zeros = [0; FILL];
+    let mut taken = 0;
+    let mut stuck = 0;
+    while taken < FILL_LIMIT {
+        match poll_write(io, &mut waker.context(), &zeros) {
+            Poll::Ready(Ok(n)) => {
+                ensure(
+                    n > 0 && n <= FILL,
+                    "a write of 1 to 16384 bytes",
+                    format!("{n}"),
+                )?;
+                taken += n;
+                stuck = 0;
+            }
+            Poll::Ready(Err(error)) => {
+                return Err(Failure::new("a write to succeed", describe(&error))
+                    .at(format!("at byte {taken}")));
+            }
+            Poll::Pending if stuck == 2 => return Ok(taken),
+            Poll::Pending => {
+                stuck += 1;
+                cx.settle().await;
+            }
+        }
+    }
+    Err(Failure::new(
+        "a pending write at some point while nobody reads",
+        format!("{} MiB taken", taken >> 20),
+    ))
+}
+
+/// Polls a read once more and expects it to be pending, with `waker` registered.
+pub(crate) fn park_read(
+    io: &mut (impl AsyncRead + Unpin),
+    waker: &CountingWaker,
+) -> Result<(), Failure> {
+    let mut byte = [0];
+    let seen = match poll_read(io, &mut waker.context(), &mut byte) {
+        Poll::Pending => return Ok(()),
+        Poll::Ready(Ok(n)) => format!("a read of {n} bytes"),
+        Poll::Ready(Err(error)) => describe(&error),
+    };
+    Err(Failure::new("a pending read while nothing was sent", seen))
+}
+
+/// What [`fill`] writes, as often as it is taken.
+pub(crate) const FILL: usize = 16 * 1024;
+
+/// The most that [`fill`] writes before it gives up waiting for backpressure.
+pub(crate) const FILL_LIMIT: usize = 64 << 20;

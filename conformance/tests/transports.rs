@@ -32,6 +32,7 @@ suite!(
         Cap::Deadlines,
         Cap::HalfClose,
         Cap::InMemory,
+        Cap::ReentrantWake,
         Cap::ResetHandle,
         Cap::ResetVisible,
         Cap::Vectored,

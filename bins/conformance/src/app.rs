@@ -66,7 +66,6 @@ pub enum Format {
 
 /// What the exit code says.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[non_exhaustive]
 pub enum Verdict {
     /// Every claimed case passed.
     Kept,

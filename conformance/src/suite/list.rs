@@ -14,6 +14,15 @@ macro_rules! __each_case {
             drop: after_shutdown_delivers_all without_shutdown_is_reset half_closed_responder;
             peer_gone: writer_unblocks;
             cut: transport_is_error wakes_parked every_byte;
+            reset: is_not_eof pending_ops_wake buffered_data_policy own_ops_fail;
+            close: other_task_wakes_both idempotent ops_after_close_fail peer_sees_end;
+            flush: progress pending_under_backpressure no_data_lost_if_never_called;
+            bp: bounded resume;
+            wake: last_registered rw_independent write_only read_only no_busy_loop dropped on_eof on_reset on_close on_deadline panic_safe reentrant;
+            cancel: read write shutdown;
+            deadline: clear past_beats_data move_later_while_parked move_earlier_while_parked split_halves;
+            addr: stable;
+            nettest: basic_io ping_pong racy_read racy_write read_timeout write_timeout past_timeout present_timeout future_timeout close_timeout concurrent_methods;
         }
     };
 }
