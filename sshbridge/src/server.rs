@@ -161,6 +161,8 @@ pub struct ServerConfig {
     pub max_startups: usize,
     /// The same for one source: an IPv4 address or an IPv6 /64. Default: 20.
     pub max_startups_per_source: usize,
+    /// Which environment variables of a client are passed on. Default: [`AcceptEnv::Harmless`].
+    pub accept_env: AcceptEnv,
     /// Channels that a connection may have at a time. Each may hold 6 MiB. Default: 64.
     pub max_channels: usize,
     /// How long finding a machine and opening a channel on it may take. Default: 30 s.
@@ -186,6 +188,7 @@ impl ServerConfig {
             rejection_time: Duration::from_millis(300),
             max_startups: 100,
             max_startups_per_source: 20,
+            accept_env: AcceptEnv::Harmless,
             max_channels: 64,
             connect_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(10),
@@ -193,6 +196,16 @@ impl ServerConfig {
             shutdown_grace: Duration::from_secs(5),
         }
     }
+}
+
+/// Which environment variables of a client are passed on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum AcceptEnv {
+    /// Any: for clients that may run what they like anyway, such as the gateway of a machine.
+    Any,
+    /// What says how to talk to the user and to git: `COLORTERM`, `GIT_PROTOCOL`, `LANG`, `LC_*`, `TERM`.
+    Harmless,
 }
 
 /// Why a connection ended other than by the client's wish.

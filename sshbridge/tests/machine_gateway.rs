@@ -36,6 +36,24 @@ async fn commands_run_with_their_streams_and_status() {
 }
 
 #[tokio::test]
+async fn a_gateway_sets_the_environment_of_a_session() {
+    within(async {
+        let machine = Machine::new();
+        let (_conn, mut channel) = machine.session().await;
+        let (name, value) = ("GO_BUILDER_NAME".to_owned(), "linux".to_owned());
+        let variable = ChannelRequest::Env { name, value };
+        channel.control.request(variable).await.unwrap();
+        channel
+            .control
+            .request(exec("echo $GO_BUILDER_NAME"))
+            .await
+            .unwrap();
+        assert_eq!(collect(&mut *channel.source).await.stdout, b"linux\n");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn sixteen_mebibytes_are_echoed_whole() {
     within(async {
         let machine = Machine::new();

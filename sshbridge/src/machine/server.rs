@@ -10,7 +10,7 @@ use super::settings::LocalSettings;
 use crate::auth::{AuthRequest, Authorizer, Denied, Grant, Machine, MachineResolver, Refusal};
 use crate::hostkey::HostKeys;
 use crate::key::{AuthorizedKey, KeyError};
-use crate::server::{ServeError, Server, ServerConfig};
+use crate::server::{AcceptEnv, ServeError, Server, ServerConfig};
 
 /// Serves SSH on streams that lead to this machine, each for one key.
 ///
@@ -26,9 +26,11 @@ impl MachineServer {
     /// Serves with these host keys, and runs sessions as `settings` say.
     ///
     /// Clients are not asked for signs of life: a gateway that stops reading, because its own user does, cannot answer.
-    /// What carries the streams has to notice that its peer is gone.
+    /// What carries the streams has to notice that its peer is gone. Any environment is accepted: the gateway has looked
+    /// at its user's, and adds that of the machine.
     pub fn new(host_keys: HostKeys, settings: LocalSettings) -> Self {
         let mut config = ServerConfig::new(host_keys);
+        config.accept_env = AcceptEnv::Any;
         config.keepalive = None;
         Self {
             config,

@@ -273,7 +273,8 @@ fn refused(reason: &str) -> io::Error {
     io::Error::other(format!("sshd does not start: {}", reason.trim()))
 }
 
-/// What sshd needs to be told on every system. `StrictModes` would want the temporary directory to be the user's.
+/// What sshd needs to be told on every system. The gateway has looked at its user's environment, and adds that of the
+/// machine, so any is accepted. `StrictModes` would want the temporary directory to be the user's.
 const SETTINGS: &str = "\
 AuthenticationMethods publickey
 PubkeyAuthentication yes
@@ -285,7 +286,7 @@ StrictModes no
 PermitUserEnvironment no
 PermitTunnel no
 X11Forwarding no
-AcceptEnv LANG LC_* COLORTERM GIT_PROTOCOL
+AcceptEnv *
 LoginGraceTime 30
 UseDNS no
 PrintMotd no

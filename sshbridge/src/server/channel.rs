@@ -12,6 +12,7 @@ use crate::backend::{
     BackendError, ChannelControl, ChannelEvent, ChannelRequest, ChannelSink, ChannelSource,
 };
 use crate::flow::{Gone, Inbox, Link};
+use crate::server::{AcceptEnv, ServerConfig};
 
 /// A session channel of a client: what came from the client, and the machine's side of it.
 ///
@@ -85,8 +86,8 @@ impl Channel {
     }
 
     /// Makes a request of the machine. Whether it was granted.
-    pub(super) async fn request(&self, request: ChannelRequest, timeout: Duration) -> bool {
-        if !self.admit(&request) {
+    pub(super) async fn request(&self, request: ChannelRequest, config: &ServerConfig) -> bool {
+        if !self.admit(&request, config.accept_env) {
             return false;
         }
         let starts = matches!(
@@ -97,7 +98,7 @@ impl Channel {
             self.state().started = true;
         }
         let granted = match self.control(&request) {
-            Ok(control) => self.ask(&*control, request, timeout).await,
+            Ok(control) => self.ask(&*control, request, config.request_timeout).await,
             Err(granted) => granted,
         };
         if starts {
@@ -108,7 +109,7 @@ impl Channel {
     }
 
     /// Whether the request makes sense at this point of the channel (RFC 4254 §6), and is one that we pass on.
-    fn admit(&self, request: &ChannelRequest) -> bool {
+    fn admit(&self, request: &ChannelRequest, accept_env: AcceptEnv) -> bool {
         let mut state = self.state();
         match request {
             ChannelRequest::Signal(_) | ChannelRequest::WindowChange(_) => true,
@@ -123,7 +124,7 @@ impl Channel {
                 state.variables += 1;
                 !state.started
                     && state.variables <= MAX_VARIABLES
-                    && is_passed_on(name)
+                    && (accept_env == AcceptEnv::Any || is_passed_on(name))
                     && !value.contains('\0')
                     && value.len() <= MAX_VALUE
             }

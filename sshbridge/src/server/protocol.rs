@@ -257,9 +257,9 @@ impl Handler {
         request: ChannelRequest,
         session: &mut Session,
     ) -> Result<(), Failure> {
-        let timeout = self.connection.shared.config.request_timeout;
+        let config = &self.connection.shared.config;
         let granted = match self.channels.get(&id) {
-            Some(open) => open.channel.request(request, timeout).await,
+            Some(open) => open.channel.request(request, config).await,
             None => false,
         };
         if granted {
