@@ -26,6 +26,7 @@ pub(crate) struct Link {
     throttled: AtomicBool,
     read: AtomicUsize,
     reader: AtomicWaker,
+    unused: CancellationToken,
     gone: CancellationToken,
 }
 
@@ -85,6 +86,7 @@ impl Link {
             throttled: AtomicBool::new(false),
             read: AtomicUsize::new(0),
             reader: AtomicWaker::new(),
+            unused: CancellationToken::new(),
             gone: CancellationToken::new(),
         }
     }
@@ -223,6 +225,17 @@ impl Link {
     pub(super) fn end_spool(&self) {
         self.outbound().ending = true;
         self.spooled.notify_one();
+    }
+
+    /// Announces that nobody will read or write any more.
+    pub(super) fn leave(&self) {
+        self.end_spool();
+        self.unused.cancel();
+    }
+
+    /// Cancelled when nobody reads or writes any more.
+    pub(super) fn unused(&self) -> &CancellationToken {
+        &self.unused
     }
 
     /// Whether nothing more will be spooled.

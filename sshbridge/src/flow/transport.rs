@@ -89,7 +89,7 @@ impl<S: AsyncRead + AsyncWrite> AsyncWrite for Transport<S> {
 
 impl<S> Drop for Transport<S> {
     fn drop(&mut self) {
-        self.link.end_spool();
+        self.link.leave();
     }
 }
 
@@ -102,8 +102,8 @@ impl<S> std::fmt::Debug for Transport<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite> Drain<S> {
-    /// Writes until the transport is dropped and all that it took is written, then ends the stream's direction and gives
-    /// the peer a moment to end its own.
+    /// Writes until the transport is shut down or dropped and all that it took is written, then ends the stream's
+    /// direction. Where the transport is still read, the peer has a moment to end its own direction.
     ///
     /// # Errors
     ///
@@ -123,7 +123,11 @@ impl<S: AsyncRead + AsyncWrite> Drain<S> {
         tokio::time::timeout(LAST_WRITE, self.writer.shutdown())
             .await
             .map_err(io::Error::from)??;
-        let _ = tokio::time::timeout(LINGER, self.guard.0.gone().cancelled()).await;
+        tokio::select! {
+            () = self.guard.0.unused().cancelled() => {}
+            () = self.guard.0.gone().cancelled() => {}
+            () = tokio::time::sleep(LINGER) => {}
+        }
         Ok(())
     }
 
