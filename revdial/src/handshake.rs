@@ -322,3 +322,6 @@ const HEADERS_MAX: usize = 100;
 const BODY_PATIENCE: Duration = Duration::from_secs(2);
 /// Bytes that are kept of a refusal's body.
 const BODY_MAX: usize = 4 * 1024;
+
+#[cfg(test)]
+mod tests;

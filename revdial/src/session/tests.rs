@@ -79,6 +79,22 @@ impl Bench {
     }
 
     #[track_caller]
+    fn write_all(&mut self, id: StreamId, data: &[u8]) {
+        let outcome = self.session.write(id, data);
+        assert!(matches!(outcome, Poll::Ready(Ok(count)) if count == data.len()));
+    }
+
+    /// Reads what waits; nothing means the end.
+    #[track_caller]
+    fn expect_data(&mut self, id: StreamId, expected: &[u8]) {
+        let outcome = self.read(id);
+        assert!(
+            matches!(&outcome, Poll::Ready(Ok(data)) if data == expected),
+            "{outcome:?}"
+        );
+    }
+
+    #[track_caller]
     fn expect_protocol_error(&mut self, expected: ProtocolError) {
         match self.session.closed() {
             Some(CloseReason::Protocol(error)) => assert_eq!(*error, expected),
@@ -133,10 +149,7 @@ fn a_short_life_is_these_bytes() {
         bench.session.poll_opened(stream),
         Poll::Ready(Ok(()))
     ));
-    assert!(matches!(
-        bench.session.write(stream, b"hey"),
-        Poll::Ready(Ok(3))
-    ));
+    bench.write_all(stream, b"hey");
     assert!(bench.session.shutdown(stream).is_pending());
     let data_then_fin = b"\0\0\0\0\0\0\0\x01\0\0\0\x03hey\0\0\0\x04\0\0\0\x01\0\0\0\0";
     assert_eq!(bench.output(), data_then_fin);
@@ -146,9 +159,9 @@ fn a_short_life_is_these_bytes() {
     ));
     assert_eq!(bench.output(), b"", "one FIN");
     bench.input(b"\0\0\0\x04\0\0\0\x01\0\0\0\x02ok");
-    assert!(matches!(bench.read(stream), Poll::Ready(Ok(data)) if data == b"ok"));
-    assert!(matches!(bench.read(stream), Poll::Ready(Ok(data)) if data.is_empty()));
-    assert!(matches!(bench.read(stream), Poll::Ready(Ok(data)) if data.is_empty()));
+    bench.expect_data(stream, b"ok");
+    bench.expect_data(stream, b"");
+    bench.expect_data(stream, b"");
     bench.session.release(stream, bench.now);
     assert_eq!(bench.output(), b"", "both have finished");
     assert_eq!(bench.session.stream_count(), 0);
@@ -269,7 +282,7 @@ fn data_behind_the_end_ends_the_session_and_a_second_end_means_nothing() {
     bench.data(id(1), Flags::FIN, b"");
     bench.update(id(1), Flags::FIN, 0);
     assert!(bench.session.closed().is_none());
-    assert!(matches!(bench.read(id(1)), Poll::Ready(Ok(data)) if data.is_empty()));
+    bench.expect_data(id(1), b"");
     bench.data(id(1), Flags::NONE, b"x");
     bench.expect_protocol_error(ProtocolError::DataAfterFin(id(1)));
 }
@@ -283,11 +296,11 @@ fn an_end_in_a_frame_with_data_comes_behind_the_data() {
         length: 4,
     });
     bench.input(b"ab");
-    assert!(matches!(bench.read(id(1)), Poll::Ready(Ok(data)) if data == b"ab"));
+    bench.expect_data(id(1), b"ab");
     assert!(bench.read(id(1)).is_pending());
     bench.input(b"cd");
-    assert!(matches!(bench.read(id(1)), Poll::Ready(Ok(data)) if data == b"cd"));
-    assert!(matches!(bench.read(id(1)), Poll::Ready(Ok(data)) if data.is_empty()));
+    bench.expect_data(id(1), b"cd");
+    bench.expect_data(id(1), b"");
 }
 
 #[test]
@@ -329,8 +342,10 @@ fn a_stream_that_both_finished_resets_a_writer_that_goes_on() {
 
 #[test]
 fn a_hundred_thousand_opens_are_refused_beyond_the_limit_and_hold_nothing() {
-    let mut config = Config::default();
-    config.max_inbound_streams = 8;
+    let config = Config {
+        max_inbound_streams: 8,
+        ..Config::default()
+    };
     let mut bench = Bench::with(Role::Listener, config);
     for value in (1..200_001).step_by(2) {
         bench.update(id(value), Flags::SYN, 0);
@@ -370,8 +385,8 @@ fn a_stream_that_said_all_before_its_reset_is_still_accepted() {
     bench.data(id(1), Flags::FIN, b"fire and forget");
     bench.header(reset(1, 0));
     let stream = bench.session.accept().unwrap();
-    assert!(matches!(bench.read(stream), Poll::Ready(Ok(data)) if data == b"fire and forget"));
-    assert!(matches!(bench.read(stream), Poll::Ready(Ok(data)) if data.is_empty()));
+    bench.expect_data(stream, b"fire and forget");
+    bench.expect_data(stream, b"");
 }
 
 #[test]
@@ -379,7 +394,7 @@ fn what_came_before_a_reset_is_read_first() {
     let mut bench = accepted();
     bench.data(id(1), Flags::NONE, b"part");
     bench.header(reset(1, 5));
-    assert!(matches!(bench.read(id(1)), Poll::Ready(Ok(data)) if data == b"part"));
+    bench.expect_data(id(1), b"part");
     assert!(matches!(
         bench.read(id(1)),
         Poll::Ready(Err(ConnError::Reset { code: 5 }))
@@ -407,7 +422,7 @@ fn a_cut_is_never_an_end() {
     let mut bench = accepted();
     bench.data(id(1), Flags::NONE, b"half");
     bench.session.handle_eof();
-    assert!(matches!(bench.read(id(1)), Poll::Ready(Ok(data)) if data == b"half"));
+    bench.expect_data(id(1), b"half");
     assert!(matches!(
         bench.read(id(1)),
         Poll::Ready(Err(ConnError::Link(CloseReason::Cut)))
@@ -433,9 +448,11 @@ fn credit_is_given_back_when_half_a_window_was_read() {
 
 #[test]
 fn the_window_grows_while_the_round_trip_limits_and_within_its_budgets() {
-    let mut config = Config::default();
-    config.max_stream_window = 4 * INITIAL_WINDOW;
-    config.growth_budget = 8 * INITIAL_WINDOW;
+    let config = Config {
+        max_stream_window: 4 * INITIAL_WINDOW,
+        growth_budget: 8 * INITIAL_WINDOW,
+        ..Config::default()
+    };
     let mut bench = Bench::with(Role::Listener, config);
     let mut windows = Vec::new();
     for value in (1..10).step_by(2) {
@@ -448,13 +465,12 @@ fn the_window_grows_while_the_round_trip_limits_and_within_its_budgets() {
             sent += chunk;
             assert!(bench.read(id(value)).is_ready());
             for header in bench.headers() {
-                match header {
-                    Header::WindowUpdate { delta, .. } => given += delta,
-                    Header::Ping { nonce } => {
-                        bench.now += Duration::from_millis(50);
-                        bench.header(Header::Pong { nonce });
-                    }
-                    other => panic!("{other:?}"),
+                if let Header::WindowUpdate { delta, .. } = header {
+                    given += delta;
+                }
+                if let Header::Ping { nonce } = header {
+                    bench.now += Duration::from_millis(50);
+                    bench.header(Header::Pong { nonce });
                 }
             }
             bench.now += Duration::from_millis(10);
@@ -490,7 +506,7 @@ fn a_peer_that_leaves_is_dialed_no_more_and_its_streams_go_on() {
         Poll::Ready(Ok(2))
     ));
     bench.data(id(1), Flags::FIN, b"and on");
-    assert!(matches!(bench.read(id(1)), Poll::Ready(Ok(data)) if data == b"and on"));
+    bench.expect_data(id(1), b"and on");
     assert!(bench.session.shutdown(id(1)).is_pending());
     bench.output();
     bench.session.release(id(1), bench.now);
