@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
@@ -196,6 +197,64 @@ async fn a_killed_link_tells_everybody() {
     assert_eq!(reserved, Err(Gone));
     assert!(transport.write_all(b"x").await.is_err());
     drop(full);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn an_inbox_gives_back_what_it_was_given(pushes in prop::collection::vec(push(), 0..40)) {
+        let (near, _far) = tokio::io::duplex(1024);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        let _entered = runtime.enter();
+        let (link, _transport, _drain) = layer(near, Budget::PerChannel);
+        let inbox = link.inbox();
+        let mut given = Vec::new();
+        for push in pushes {
+            match push {
+                Push::Data(bytes) => {
+                    inbox.push_data(&bytes);
+                    given.extend(bytes.into_iter().map(|byte| (false, byte)));
+                }
+                Push::Stderr(bytes) => {
+                    inbox.push_stderr(&bytes);
+                    given.extend(bytes.into_iter().map(|byte| (true, byte)));
+                }
+            }
+            prop_assert_eq!(inbox.bytes(), link.backlog());
+        }
+        inbox.close();
+        let mut taken = Vec::new();
+        while let Some(event) = runtime.block_on(inbox.take()) {
+            match event {
+                ChannelEvent::Data(bytes) => taken.extend(bytes.iter().map(|byte| (false, *byte))),
+                ChannelEvent::Stderr(bytes) => taken.extend(bytes.iter().map(|byte| (true, *byte))),
+                ChannelEvent::Eof | ChannelEvent::ExitSignal { .. } | ChannelEvent::ExitStatus(_) => {
+                    prop_assert!(false, "an event that was not given");
+                }
+            }
+        }
+        prop_assert_eq!(taken, given);
+        prop_assert_eq!(link.backlog(), 0);
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Push {
+    Data(Vec<u8>),
+    Stderr(Vec<u8>),
+}
+
+fn push() -> impl Strategy<Value = Push> {
+    let sizes = prop_oneof![0..5_usize, 4090..4100_usize, 20_000..40_000_usize];
+    (sizes, any::<u8>(), any::<bool>()).prop_map(|(size, byte, stderr)| {
+        let bytes = vec![byte; size];
+        if stderr {
+            Push::Stderr(bytes)
+        } else {
+            Push::Data(bytes)
+        }
+    })
 }
 
 async fn soon<T>(work: impl Future<Output = T>) -> Result<T, tokio::time::error::Elapsed> {

@@ -1,11 +1,11 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use russh::ChannelMsg;
 use russh::client::{Handle, Msg};
-use sshbridge::auth::Machine;
+use sshbridge::auth::{AuthRequest, Authorizer, Denied, Grant, Machine};
 use sshbridge::backend::ssh::{SshBackend, SshDialer, SshTarget, Stream};
 use sshbridge::backend::{Backend, BackendConn, BackendError};
 use sshbridge::server::Server;
@@ -16,8 +16,8 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{
-    FakeBackend, Trusting, config, log_in, new_key, pipe, read_out, server, server_with, try_key,
-    within,
+    FakeBackend, Resolves, Trusting, config, log_in, new_key, pipe, read_out, server, server_with,
+    try_key, within,
 };
 
 /// A machine whose connections the test cuts.
@@ -54,6 +54,34 @@ async fn a_machine_that_is_cut_off_is_never_success() {
         let seen = read_out(&mut channel).await;
         assert_eq!(seen.stderr, b"the connection to the machine was lost\n");
         assert_eq!(seen.status, Some(255));
+    })
+    .await;
+}
+
+/// Lets everybody in for a short time.
+struct Briefly;
+
+#[async_trait]
+impl Authorizer for Briefly {
+    async fn authorize(&self, request: &AuthRequest) -> Result<Grant, Denied> {
+        let mut grant = Grant::new("guest", &request.login);
+        grant.not_after = Some(Instant::now() + Duration::from_millis(300));
+        Ok(grant)
+    }
+}
+
+#[tokio::test]
+async fn a_grant_that_ends_cuts_the_session_with_a_sentence() {
+    within(async {
+        let machine = Machine::new("m-1", Arc::new(FakeBackend));
+        let resolver = Arc::new(Resolves(Ok(machine)));
+        let client = log_in(&Server::new(config(), Arc::new(Briefly), resolver)).await;
+        let mut channel = client.channel_open_session().await.unwrap();
+        channel.exec(true, "deaf").await.unwrap();
+        let seen = read_out(&mut channel).await;
+        assert_eq!(seen.stderr, b"your right to use m-1 has ended\n");
+        assert_eq!(seen.status, Some(255));
+        let _ = client.await;
     })
     .await;
 }
