@@ -396,10 +396,17 @@ impl Timer {
             return Poll::Pending;
         };
         let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(due)));
-        if sleep.deadline() != due {
+        // A time that moves away with every received byte is set anew only when the old one has come.
+        if due < sleep.deadline() {
             sleep.as_mut().reset(due);
         }
-        sleep.as_mut().poll(cx)
+        while sleep.as_mut().poll(cx).is_ready() {
+            if due <= sleep.deadline() {
+                return Poll::Ready(());
+            }
+            sleep.as_mut().reset(due);
+        }
+        Poll::Pending
     }
 }
 

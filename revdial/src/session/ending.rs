@@ -164,6 +164,9 @@ impl Session {
         self.unqueue(id);
         if let Some(stream) = self.streams.remove(id) {
             self.growth_left += stream.recv.growth();
+            if stream.waits.flush {
+                self.tickets.waits.retain(|waiting| *waiting != id);
+            }
         }
         self.end_if_idle();
     }

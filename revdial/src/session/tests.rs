@@ -418,6 +418,25 @@ fn a_shutdown_whose_data_the_peer_refused_is_no_success() {
 }
 
 #[test]
+fn an_own_reset_or_close_is_never_an_end_of_the_peers_data() {
+    let ways: [fn(&mut Session); 2] = [
+        |session| session.reset(id(1), 1),
+        |session| session.close(id(1)),
+    ];
+    for end in ways {
+        let mut bench = accepted();
+        bench.data(id(1), Flags::FIN, b"unread");
+        bench.header(reset(1, 0));
+        end(&mut bench.session);
+        let outcome = bench.read(id(1));
+        assert!(
+            matches!(outcome, Poll::Ready(Err(ConnError::Closed))),
+            "{outcome:?}"
+        );
+    }
+}
+
+#[test]
 fn a_cut_is_never_an_end() {
     let mut bench = accepted();
     bench.data(id(1), Flags::NONE, b"half");
@@ -514,6 +533,16 @@ fn a_peer_that_leaves_is_dialed_no_more_and_its_streams_go_on() {
         bench.session.closed(),
         Some(CloseReason::PeerClosed)
     ));
+}
+
+#[test]
+fn a_stream_that_is_dropped_in_its_flush_leaves_nobody_waiting() {
+    let mut bench = dialed();
+    bench.write_all(id(1), b"x");
+    assert!(bench.session.flush(id(1)).is_pending());
+    assert!(bench.session.wants_flush());
+    bench.session.release(id(1), bench.now);
+    assert!(!bench.session.wants_flush());
 }
 
 #[test]
