@@ -11,7 +11,7 @@ use clap::{Args as ClapArgs, ValueEnum};
 #[group(skip)]
 #[non_exhaustive]
 pub struct Args {
-    /// Dial out to this coordinator, HOST[:PORT] or https://HOST[:PORT], and serve that connection.
+    /// Dial out to this coordinator, HOST:PORT or https://HOST:PORT, and serve that connection.
     #[arg(
         long,
         value_name = "ADDRESS",

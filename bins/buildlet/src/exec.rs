@@ -11,7 +11,7 @@ use buildlet_proto::api::Execution;
 use buildlet_proto::exec::ExecLevel;
 use buildlet_proto::{ApiError, ExecRequest, ProcessState, RelPath};
 
-pub(crate) use self::environment::{Environment, machine_variables};
+pub(crate) use self::environment::{Environment, TMP, machine_variables};
 use self::process::Command;
 
 /// Starts a command. What keeps it from starting is its state, not an error: the client asked rightly.
@@ -23,12 +23,13 @@ pub(crate) fn start(work_dir: &Path, request: &ExecRequest) -> Result<Execution,
         return Ok(not_started(why));
     };
     let dir = directory(work_dir, request, &program)?;
-    if let Err(error) = std::fs::read_dir(&dir) {
-        return Ok(not_started(format!(
-            "chdir {}: {}",
-            dir.display(),
-            reason(&error)
-        )));
+    let why = match std::fs::metadata(&dir) {
+        Ok(metadata) if metadata.is_dir() => None,
+        Ok(_) => Some("not a directory".to_owned()),
+        Err(error) => Some(reason(&error)),
+    };
+    if let Some(why) = why {
+        return Ok(not_started(format!("chdir {}: {why}", dir.display())));
     }
     let prefix = if request.debug {
         debug_line(&program, request, &env, &dir)

@@ -177,14 +177,15 @@ fn parse_address(address: &str) -> anyhow::Result<(String, u16)> {
     let authority: http::uri::Authority = bare
         .trim_end_matches('/')
         .parse()
-        .ok()
-        .filter(|authority: &http::uri::Authority| !authority.as_str().contains('@'))
         .with_context(|| format!("{address:?} is not HOST[:PORT] or https://HOST[:PORT]"))?;
-    let host = authority
-        .host()
-        .trim_start_matches('[')
-        .trim_end_matches(']');
-    Ok((host.to_owned(), authority.port_u16().unwrap_or(443)))
+    let host = authority.host();
+    let port = match authority.port_u16() {
+        None if host == authority.as_str() => HTTPS,
+        Some(port) if !authority.as_str().contains('@') => port,
+        _ => bail!("{address:?} is not HOST[:PORT] or https://HOST[:PORT]"),
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    Ok((host.to_owned(), port))
 }
 
 /// Makes the system notice a coordinator that is gone without a word, also while we send.
@@ -209,6 +210,8 @@ async fn within<T, E: Into<anyhow::Error>>(
         Err(_) => bail!("no answer within {} seconds", limit.as_secs()),
     }
 }
+
+const HTTPS: u16 = 443;
 
 const DIAL: Duration = Duration::from_secs(10);
 

@@ -12,6 +12,7 @@ use anyhow::{Context, bail, ensure};
 use buildlet_proto::RelPath;
 use rustix::fs::FlockOperation;
 
+use crate::exec::TMP;
 use crate::files::remove_all;
 use crate::root::Root;
 
@@ -91,11 +92,14 @@ impl WorkDir {
     }
 }
 
-/// Makes the directories that commands are told of, where they are missing.
+/// Makes the work directory and `TMPDIR` where they are missing. What a user has put in the place of `TMPDIR` stays.
 pub(crate) fn make_inside(work_dir: &Path) -> io::Result<()> {
     let mut builder = DirBuilder::new();
-    builder.recursive(true).mode(0o755);
-    builder.create(work_dir.join("tmp"))
+    builder.recursive(true).mode(0o755).create(work_dir)?;
+    match builder.recursive(false).create(work_dir.join(TMP)) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Refuses a directory that another user has put where we expect ours: the system's temporary directory is everybody's.

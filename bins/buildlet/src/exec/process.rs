@@ -161,4 +161,4 @@ fn state_of(status: ExitStatus) -> ProcessState {
 
 /// Long enough for a background process that is about to end (Go's buildlets wait for ever), short enough that one that is
 /// not does not hold a lease.
-const GRACE: Duration = Duration::from_secs(10);
+const GRACE: Duration = Duration::from_secs(5);
