@@ -94,6 +94,7 @@ impl Channel {
             request,
             ChannelRequest::Shell | ChannelRequest::Exec(_) | ChannelRequest::Subsystem(_)
         );
+        let is_terminal = matches!(request, ChannelRequest::Pty(_));
         if starts {
             self.state().started = true;
         }
@@ -105,6 +106,9 @@ impl Channel {
             self.state().started = granted;
             self.started.notify_one();
         }
+        if is_terminal {
+            self.state().terminal = granted;
+        }
         granted
     }
 
@@ -113,13 +117,10 @@ impl Channel {
         let mut state = self.state();
         match request {
             ChannelRequest::Signal(_) | ChannelRequest::WindowChange(_) => true,
-            ChannelRequest::Exec(_) | ChannelRequest::Shell | ChannelRequest::Subsystem(_) => {
-                !state.started
-            }
-            ChannelRequest::Pty(_) => {
-                state.terminal = !state.started;
-                state.terminal
-            }
+            ChannelRequest::Exec(_)
+            | ChannelRequest::Pty(_)
+            | ChannelRequest::Shell
+            | ChannelRequest::Subsystem(_) => !state.started,
             ChannelRequest::Env { name, value } => {
                 state.variables += 1;
                 !state.started

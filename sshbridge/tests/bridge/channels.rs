@@ -332,6 +332,32 @@ async fn the_end_of_a_right_cuts_the_session_with_a_sentence() {
 }
 
 #[tokio::test]
+async fn a_last_sentence_on_a_terminal_returns_the_carriage() {
+    within(async {
+        let mut machine = Machine::new("m-1", Arc::new(FakeBackend));
+        machine.ended = CancellationToken::new();
+        let ended = machine.ended.clone();
+        let client = log_in(&server_with(config(), machine)).await;
+        let mut channel = client.channel_open_session().await.unwrap();
+        let pty = || channel.request_pty(true, "xterm", 80, 24, 0, 0, &[]);
+        pty().await.unwrap();
+        channel.exec(true, "cat").await.unwrap();
+        pty().await.unwrap();
+        for granted in [true, true, false] {
+            match channel.wait().await {
+                Some(ChannelMsg::Success) => assert!(granted),
+                Some(ChannelMsg::Failure) => assert!(!granted),
+                other => panic!("{other:?}"),
+            }
+        }
+        ended.cancel();
+        let seen = read_out(&mut channel).await;
+        assert_eq!(seen.stderr, b"your right to use m-1 has ended\r\n");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_connection_has_a_limited_number_of_channels() {
     within(async {
         let mut config = config();
