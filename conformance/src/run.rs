@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::oneshot;
 
 use crate::alloc;
 use crate::caps::Cap;
@@ -28,6 +29,8 @@ pub struct Options {
     pub jobs: usize,
     /// Which clocks cases run by.
     pub clocks: Clocks,
+    /// The most real time that one run of a case gets, where its own limit is not less.
+    pub patience: Duration,
 }
 
 impl Default for Options {
@@ -38,6 +41,7 @@ impl Default for Options {
             only: "*".to_owned(),
             jobs: 1,
             clocks: Clocks::Both,
+            patience: Duration::from_secs(60),
         }
     }
 }
@@ -99,7 +103,7 @@ pub fn run_case(target: &Target, case: &'static Case, options: &Options) -> Case
         Some(cap) => Outcome::Skipped(cap),
         None => modes(target, case, options.clocks)
             .into_iter()
-            .find_map(|mode| attempt(target, case, mode, options.seed).err())
+            .find_map(|mode| attempt(target, case, mode, options).err())
             .map_or(Outcome::Passed, Outcome::Failed),
     };
     CaseReport {
@@ -141,36 +145,48 @@ fn modes(target: &Target, case: &Case, clocks: Clocks) -> Vec<Mode> {
     }
 }
 
-/// Runs a case once, with a watchdog in real time.
-fn attempt(target: &Target, case: &'static Case, mode: Mode, seed: u64) -> Result<(), Failure> {
-    let cx = Cx::new(target.clone(), mode, seed);
+/// Runs a case once, with a watchdog in real time: virtual time stands still while a task is busy.
+fn attempt(
+    target: &Target,
+    case: &'static Case,
+    mode: Mode,
+    options: &Options,
+) -> Result<(), Failure> {
+    let cx = Cx::new(target.clone(), mode, options.seed);
     let watched = cx.clone();
+    let limit = case.limit.min(options.patience);
     let (done, result) = sync_channel(1);
+    let (stop, stopped) = oneshot::channel();
     let spawned = std::thread::Builder::new()
         .name(case.id.to_owned())
         .spawn(move || {
-            let run = AssertUnwindSafe(|| run_on(mode, case, cx));
+            let run = AssertUnwindSafe(|| run_on(mode, case, cx, stopped));
             let ended = std::panic::catch_unwind(run)
                 .unwrap_or_else(|panic| Err(Failure::new("no panic", panic_text(&*panic))));
-            // Nobody listens any more once the watchdog has spoken.
+            // Nobody listens any more once the watchdog has given up.
             let _ = done.send(ended);
         });
     let thread = match spawned {
         Ok(thread) => thread,
         Err(error) => return Err(Failure::new("a thread to run on", error.to_string())),
     };
-    let outcome = match result.recv_timeout(case.limit + GRACE) {
-        Ok(outcome) => {
-            // The runtime is gone; only thread-local destructors are left.
-            let _ = thread.join();
-            outcome
+    let ended = match result.recv_timeout(limit) {
+        Err(RecvTimeoutError::Timeout) => {
+            // Ends everything that yields now and then.
+            let _ = stop.send(limit);
+            result.recv_timeout(GRACE)
         }
-        Err(RecvTimeoutError::Timeout) => Err(Failure::new(
-            format!("an end within {:?}", case.limit),
-            "a task that never yields",
-        )),
-        Err(RecvTimeoutError::Disconnected) => Err(Failure::new("a result", "a dead thread")),
+        ended => ended,
     };
+    let finished = ended.is_ok();
+    let outcome = ended.unwrap_or_else(|_| {
+        let expected = format!("an end within {limit:?}");
+        Err(Failure::new(expected, "a thread that is blocked"))
+    });
+    if finished {
+        // The runtime is gone; only thread-local destructors are left.
+        let _ = thread.join();
+    }
     outcome.map_err(|failure| {
         let place = format!("while {}", watched.last_step());
         let mut failure = failure.at(place);
@@ -182,7 +198,13 @@ fn attempt(target: &Target, case: &'static Case, mode: Mode, seed: u64) -> Resul
     })
 }
 
-fn run_on(mode: Mode, case: &Case, cx: Cx) -> Result<(), Failure> {
+/// Runs a case to its end, to its limit on the clock it runs by, or to the watchdog's word.
+fn run_on(
+    mode: Mode,
+    case: &Case,
+    cx: Cx,
+    stopped: oneshot::Receiver<Duration>,
+) -> Result<(), Failure> {
     let runtime =
         runtime(mode).map_err(|error| Failure::new("a runtime to run on", error.to_string()))?;
     let (Body::Steps(run) | Body::Tasks(run) | Body::Virtual(run)) = case.body;
@@ -196,12 +218,16 @@ fn run_on(mode: Mode, case: &Case, cx: Cx) -> Result<(), Failure> {
                 run(cx).await
             }
         };
-        tokio::time::timeout(case.limit, body)
-            .await
-            .unwrap_or_else(|_| {
-                let expected = format!("an end within {:?}", case.limit);
-                Err(Failure::new(expected, "a case that is stuck"))
-            })
+        let stuck = |limit, seen| {
+            let expected = format!("an end within {limit:?}");
+            Err(Failure::new(expected, seen))
+        };
+        tokio::select! {
+            outcome = tokio::time::timeout(case.limit, body) => {
+                outcome.unwrap_or_else(|_| stuck(case.limit, "a case that is stuck"))
+            }
+            Ok(limit) = stopped => stuck(limit, "tasks that go round and round"),
+        }
     });
     runtime.shutdown_background();
     outcome
@@ -221,5 +247,5 @@ fn runtime(mode: Mode) -> std::io::Result<Runtime> {
     }
 }
 
-/// What the real clock may take beyond the limit of a case before its thread is given up.
+/// What a case that was told to stop may take before its thread is given up.
 const GRACE: Duration = Duration::from_secs(5);

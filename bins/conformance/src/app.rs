@@ -3,6 +3,7 @@ use std::io::{IsTerminal, Write};
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
+use conn_conformance::mutants::{mutants, run_mutant};
 use conn_conformance::{CaseReport, Options, Report, Target, catalogue, run_all_with};
 
 use crate::{output, targets};
@@ -23,6 +24,12 @@ pub struct Args {
 pub enum Command {
     /// Prints the catalogue of cases.
     List {
+        /// How to print it.
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+    },
+    /// Runs the mutants and shows which case catches each.
+    Mutants {
         /// How to print it.
         #[arg(long, value_enum, default_value_t = Format::Text)]
         format: Format,
@@ -87,6 +94,7 @@ impl Verdict {
 pub fn run(args: &Args, out: &mut impl Write) -> Result<Verdict> {
     match &args.command {
         Command::List { format } => list(*format, out),
+        Command::Mutants { format } => run_mutants(*format, out),
         Command::Run(args) => run_target(args, out),
     }
 }
@@ -98,6 +106,19 @@ fn list(format: Format, out: &mut impl Write) -> Result<Verdict> {
         Format::Junit => bail!("the catalogue has no JUnit form: use text or json"),
     }
     Ok(Verdict::Kept)
+}
+
+fn run_mutants(format: Format, out: &mut impl Write) -> Result<Verdict> {
+    let rows: Vec<_> = mutants()
+        .iter()
+        .map(|mutant| (mutant, run_mutant(mutant)))
+        .collect();
+    match format {
+        Format::Text => output::mutants_text(&rows, out)?,
+        Format::Json => output::mutants_json(&rows, out)?,
+        Format::Junit => bail!("the mutants have no JUnit form: use text or json"),
+    }
+    Ok(Verdict::of(rows.iter().all(|(_, report)| report.killed)))
 }
 
 fn run_target(args: &RunArgs, out: &mut impl Write) -> Result<Verdict> {

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use anyhow::Result;
+use conn_conformance::mutants::{Mutant, MutantReport};
 use conn_conformance::{Group, Outcome, Report, catalogue};
 use serde_json::{Value, json};
 
@@ -106,6 +107,69 @@ pub(crate) fn write_json(value: &Value, out: &mut impl Write) -> Result<()> {
     serde_json::to_writer_pretty(&mut *out, value)?;
     writeln!(out)?;
     Ok(())
+}
+
+/// A mutant and what came of it.
+pub(crate) type Row = (&'static Mutant, MutantReport);
+
+/// The table of mutants, and the kill rates.
+pub(crate) fn mutants_text(rows: &[Row], out: &mut impl Write) -> io::Result<()> {
+    for (mutant, report) in rows {
+        let outcome = if report.killed { "killed" } else { "SURVIVED" };
+        let nettest = if report.killed_by_nettest {
+            "nettest too"
+        } else {
+            ""
+        };
+        writeln!(
+            out,
+            "{outcome:8} {:28} {:36} {nettest}",
+            mutant.name, mutant.named_case
+        )?;
+    }
+    let (killed, nettest) = kills(rows);
+    writeln!(
+        out,
+        "{} mutants: {killed} killed by their named cases ({}), {nettest} by nettest's eleven ({})",
+        rows.len(),
+        percent(killed, rows.len()),
+        percent(nettest, rows.len())
+    )
+}
+
+fn kills(rows: &[Row]) -> (usize, usize) {
+    let count = |which: fn(&MutantReport) -> bool| rows.iter().filter(|row| which(&row.1)).count();
+    (
+        count(|report| report.killed),
+        count(|report| report.killed_by_nettest),
+    )
+}
+
+fn percent(part: usize, whole: usize) -> String {
+    format!("{} %", part * 100 / whole.max(1))
+}
+
+/// `{mutants, killed, nettest_killed, rows: [{mutant, fault, killed_by, named_case}]}`.
+pub(crate) fn mutants_json(rows: &[Row], out: &mut impl Write) -> Result<()> {
+    let (killed, nettest_killed) = kills(rows);
+    let table: Vec<Value> = rows
+        .iter()
+        .map(|(mutant, report)| {
+            json!({
+                "mutant": mutant.name,
+                "fault": mutant.fault,
+                "killed_by": report.killed_by,
+                "named_case": mutant.named_case,
+            })
+        })
+        .collect();
+    let value = json!({
+        "mutants": rows.len(),
+        "killed": killed,
+        "nettest_killed": nettest_killed,
+        "rows": table,
+    });
+    write_json(&value, out)
 }
 
 /// One test suite in the XML that JUnit made common.
