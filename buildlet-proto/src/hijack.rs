@@ -22,7 +22,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 pub use self::io::HijackedStream;
 use self::io::{HeldIo, Hold};
@@ -228,9 +228,20 @@ where
     }
     match takeover {
         Some(takeover) => (takeover.on_stream)(HijackedStream::new(io, early)).await,
-        // The response is out; that the peer may not wait for our end is its own affair.
-        None => drop(io.shutdown().await),
+        None => linger(io).await,
     }
+}
+
+/// Ends the connection so that the last response arrives: a transport that is closed while its peer still sends, such as
+/// an upload that was refused, would take the response back.
+async fn linger<IO: AsyncRead + AsyncWrite + Unpin>(mut io: IO) {
+    let lingering = async {
+        io.shutdown().await?;
+        let mut rest = (&mut io).take(LINGER_BYTES);
+        tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
+    };
+    // Whether the peer waits for our end is its own affair.
+    drop(tokio::time::timeout(LINGER, lingering).await);
 }
 
 /// The body of a response that hyper sends, or none where a takeover does.
@@ -295,3 +306,7 @@ where
         async move { Ok(response.await) }
     })
 }
+
+/// How long, and for how much, a peer is heard that we no longer listen to.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: u64 = 16 << 20;

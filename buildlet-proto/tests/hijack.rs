@@ -92,6 +92,7 @@ async fn exchange(request: &str) -> String {
     // Who is refused may not have been heard to the end.
     drop(sent);
     received.unwrap();
+    drop((read, write));
     drop(serving.await.unwrap());
     reply
 }
