@@ -1,5 +1,6 @@
 //! Runs a buildlet.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use buildlet::Args;
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
