@@ -119,8 +119,7 @@ pub enum DialError {
     Closed(#[from] CloseReason),
 }
 
-/// The one mapping to [`io::ErrorKind`]: own close `NotConnected`, reset `ConnectionReset`, a link that ended
-/// `ConnectionAborted`, silence and deadlines `TimedOut`.
+/// Any error of this crate that becomes an [`io::Error`].
 #[derive(Clone, Copy, Debug)]
 enum Class<'a> {
     Close(&'a CloseReason),
@@ -128,6 +127,8 @@ enum Class<'a> {
     Dial(&'a DialError),
 }
 
+/// The one mapping to [`io::ErrorKind`]: own close `NotConnected`, reset `ConnectionReset`, a link that ended
+/// `ConnectionAborted`, silence and deadlines `TimedOut`.
 fn kind(class: Class<'_>) -> io::ErrorKind {
     match class {
         Class::Close(CloseReason::Local)
