@@ -1,0 +1,361 @@
+//! The configuration file: addresses, certificates, host types, builder types, users.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::secret::SecretHash;
+
+/// Everything that `coordinator serve` is told.
+///
+/// Unknown keys are errors, so that a typing mistake is not a default.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where the certificate authority, the certificate and the SSH host key are kept, and made when they are missing.
+    pub data_dir: PathBuf,
+    /// Where to listen.
+    #[serde(default)]
+    pub listen: Listen,
+    /// The certificate.
+    #[serde(default)]
+    pub tls: Tls,
+    /// The kinds of machine.
+    #[serde(default)]
+    pub host_types: BTreeMap<String, HostType>,
+    /// What users ask for: a host type and an environment.
+    #[serde(default)]
+    pub builder_types: BTreeMap<String, BuilderType>,
+    /// Who may lease a machine.
+    #[serde(default)]
+    pub users: BTreeMap<String, User>,
+    /// Credentials of the Go tools, which anybody who knows the one master key can make. Absent: not honoured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub go_keys: Option<GoKeys>,
+}
+
+/// Where to listen.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Listen {
+    /// HTTPS: machines that dial in, gomote, and the status page.
+    pub https: SocketAddr,
+    /// SSH.
+    pub ssh: SocketAddr,
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self {
+            https: SocketAddr::from(([127, 0, 0, 1], 8443)),
+            ssh: SocketAddr::from(([127, 0, 0, 1], 2222)),
+        }
+    }
+}
+
+/// The certificate. Without files a certificate authority is made once, and a certificate of its at each start.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tls {
+    /// The names and addresses that a made certificate is for.
+    pub names: Vec<String>,
+    /// A PEM file with the certificate and its chain, instead of a made one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate_file: Option<PathBuf>,
+    /// A PEM file with the private key of `certificate_file`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self {
+            names: ["localhost", "127.0.0.1", "::1"]
+                .map(str::to_owned)
+                .to_vec(),
+            certificate_file: None,
+            key_file: None,
+        }
+    }
+}
+
+/// A kind of machine.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HostType {
+    /// The hash of the key that any machine of this type may register with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_hash: Option<SecretHash>,
+    /// The machines that are expected, each perhaps with a key of its own.
+    pub machines: BTreeMap<String, ExpectedMachine>,
+    /// The account on the machine that SSH sessions run as, where its own sshd serves them.
+    pub ssh_user: String,
+    /// How SSH sessions reach the machine.
+    pub ssh: SshBackend,
+    /// Whether a machine forgets everything between two leases. Where it does not, a user has to say `mutable-` before
+    /// the instance's name, and is told why.
+    pub hermetic: bool,
+    /// Environment for commands and sessions on every machine of this type.
+    pub env: BTreeMap<String, String>,
+}
+
+impl Default for HostType {
+    fn default() -> Self {
+        Self {
+            key_hash: None,
+            machines: BTreeMap::new(),
+            ssh_user: DEFAULT_SSH_USER.to_owned(),
+            ssh: SshBackend::default(),
+            hermetic: true,
+            env: BTreeMap::new(),
+        }
+    }
+}
+
+/// A machine that is expected to register.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExpectedMachine {
+    /// The hash of the key that this machine alone may register with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_hash: Option<SecretHash>,
+}
+
+/// How SSH sessions reach a machine.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SshBackend {
+    /// Not at all.
+    Off,
+    /// Through the buildlet's `/connect-ssh`.
+    #[default]
+    Ssh,
+}
+
+/// What a user asks for.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct BuilderType {
+    /// The kind of machine.
+    pub host_type: String,
+    /// Environment, after the host type's.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+}
+
+/// Who may lease a machine, and how they prove it.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct User {
+    /// The hash of the token for gomote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_hash: Option<SecretHash>,
+    /// `authorized_keys` files for SSH.
+    #[serde(default)]
+    pub key_files: Vec<PathBuf>,
+    /// A URL that answers with public SSH keys; `{account}` stands for `account`, as in
+    /// `https://github.com/{account}.keys`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_url: Option<String>,
+    /// The account for `key_url`. Never guessed from the user's name here: somebody else may hold that login there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
+}
+
+/// The Go tools derive every credential from one master key: `hex(HMAC-MD5(master key, name))`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct GoKeys {
+    /// A file with the master key; white space around it is dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub master_key_file: Option<PathBuf>,
+    /// Honour the development key that everybody knows (`gophers rule`). For tests on a closed network alone.
+    #[serde(default)]
+    pub development_key: bool,
+}
+
+impl Config {
+    /// Reads a configuration file.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`], which names the file and the place in it.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(ConfigError::Read)?;
+        let config: Self = toml::from_str(&text).map_err(|e| ConfigError::Syntax(Box::new(e)))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Checks what the types cannot.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`], which names the entry that is wrong.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let is_user = |name: &&String| is_name(name) && !name.starts_with(USER_PREFIX);
+        if let Some(name) = self.users.keys().find(|name| !is_user(name)) {
+            return Err(ConfigError::UserName { name: name.clone() });
+        }
+        let mut types = self.host_types.keys().chain(self.builder_types.keys());
+        if let Some(name) = types.find(|name| !is_name(name)) {
+            return Err(ConfigError::TypeName { name: name.clone() });
+        }
+        for (name, builder) in &self.builder_types {
+            if !self.host_types.contains_key(&builder.host_type) {
+                return Err(ConfigError::NoHostType {
+                    builder: name.clone(),
+                    host_type: builder.host_type.clone(),
+                });
+            }
+        }
+        for (name, user) in &self.users {
+            if user.key_url.is_some() != user.account.is_some() {
+                return Err(ConfigError::KeyUrlWithoutAccount { user: name.clone() });
+            }
+        }
+        if self.tls.certificate_file.is_some() != self.tls.key_file.is_some() {
+            return Err(ConfigError::HalfACertificate);
+        }
+        Ok(())
+    }
+
+    /// The environment of a builder type: the host type's, then its own, the last of a name winning.
+    pub fn env_of(&self, builder_type: &str) -> BTreeMap<String, String> {
+        let Some(builder) = self.builder_types.get(builder_type) else {
+            return BTreeMap::new();
+        };
+        let mut env = BTreeMap::from([("GO_BUILDER_NAME".to_owned(), builder_type.to_owned())]);
+        let host_env = self
+            .host_types
+            .get(&builder.host_type)
+            .map(|host| host.env.clone())
+            .unwrap_or_default();
+        env.extend(host_env);
+        env.extend(builder.env.clone());
+        env
+    }
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// One of the two files is named alone.
+    #[error("tls: certificate_file and key_file go together")]
+    HalfACertificate,
+    /// A key URL needs an account, and an account a key URL.
+    #[error("users.{user}: key_url and account go together")]
+    KeyUrlWithoutAccount {
+        /// The user.
+        user: String,
+    },
+    /// A builder type names a host type that there is not.
+    #[error("builder_types.{builder}: there is no host type {host_type:?}")]
+    NoHostType {
+        /// The builder type.
+        builder: String,
+        /// What it names.
+        host_type: String,
+    },
+    /// The file cannot be read.
+    #[error(transparent)]
+    Read(std::io::Error),
+    /// The file is not TOML, or has a key that we do not know.
+    #[error(transparent)]
+    Syntax(Box<toml::de::Error>),
+    /// The name of a type cannot be part of an instance's name.
+    #[error(
+        "{name:?} is no name for a type: letters, digits, '-', '_' and '.', beginning with a letter or digit"
+    )]
+    TypeName {
+        /// The name.
+        name: String,
+    },
+    /// The name of a user cannot be part of an instance's name.
+    #[error(
+        "{name:?} is no name for a user: letters, digits, '-', '_' and '.', beginning with a letter or digit, and not \
+         with \"user-\", which begins the name of an instance"
+    )]
+    UserName {
+        /// The name.
+        name: String,
+    },
+}
+
+/// What begins the name of an instance, and the login of a user in the protocol of the Go tools.
+pub const USER_PREFIX: &str = "user-";
+
+/// Names stand in instance names, SSH logins, headers and HTML: they hold nothing that any of these gives a meaning to.
+fn is_name(name: &str) -> bool {
+    name.len() <= MAX_NAME
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+}
+
+const MAX_NAME: usize = 64;
+
+/// The account that Go's host types name most.
+const DEFAULT_SSH_USER: &str = "root";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        let config: Config = toml::from_str(text).map_err(|e| e.to_string())?;
+        config.check().map_err(|e| e.to_string())?;
+        Ok(config)
+    }
+
+    #[test]
+    fn the_example_in_the_documentation_is_valid() {
+        let config = parse(include_str!("../coordinator.example.toml")).unwrap();
+        assert!(config.builder_types.contains_key("linux-amd64"));
+    }
+
+    #[test]
+    fn unknown_keys_are_errors() {
+        let error = parse("data_dir = '/x'\nlissen = 1").unwrap_err();
+        assert!(error.contains("lissen"), "{error}");
+    }
+
+    #[test]
+    fn a_builder_type_needs_its_host_type() {
+        let error = parse("data_dir = '/x'\n[builder_types.b]\nhost_type = 'h'").unwrap_err();
+        assert_eq!(error, "builder_types.b: there is no host type \"h\"");
+    }
+
+    #[test]
+    fn an_account_is_never_guessed() {
+        let error = parse("data_dir = '/x'\n[users.alice]\nkey_url = 'https://h/{account}.keys'")
+            .unwrap_err();
+        assert_eq!(error, "users.alice: key_url and account go together");
+    }
+
+    #[test]
+    fn names_that_would_confuse_an_instance_name_are_refused() {
+        for name in ["user-alice", "", "a b", "-a", "a/b", "<b>"] {
+            let error = parse(&format!("data_dir = '/x'\n[users.\"{name}\"]\n")).unwrap_err();
+            assert!(error.contains("is no name for a user"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_builder_types_environment_wins() {
+        let config = parse(
+            "data_dir = '/x'\n[host_types.h]\nenv = { A = '1', B = '1' }\n\
+             [builder_types.b]\nhost_type = 'h'\nenv = { B = '2' }",
+        )
+        .unwrap();
+        let env: Vec<_> = config
+            .env_of("b")
+            .into_iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        assert_eq!(env, ["A=1", "B=2", "GO_BUILDER_NAME=b"]);
+    }
+}

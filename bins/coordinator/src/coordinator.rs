@@ -1,0 +1,107 @@
+//! The coordinator: what its HTTPS and SSH sides share.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use buildlet_proto::coordinator::Instance;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+
+use crate::access::Access;
+use crate::config::Config;
+use crate::go_keys::MasterKeys;
+use crate::instances::Instances;
+use crate::lease::Lease;
+use crate::pool::{CHECK_TIME, Health, Pool};
+use crate::store::Store;
+
+/// One running coordinator.
+#[derive(Debug)]
+pub struct Coordinator {
+    /// What it was told.
+    pub config: Config,
+    /// The machines that dialled in.
+    pub pool: Arc<Pool>,
+    /// What users hold.
+    pub instances: Instances,
+    /// When it was started.
+    pub started: SystemTime,
+    /// Cancelled when it ends.
+    pub shutdown: CancellationToken,
+    go_keys: MasterKeys,
+}
+
+impl Coordinator {
+    /// Makes a coordinator that keeps its leases in `store` and ends with `shutdown`.
+    ///
+    /// # Errors
+    ///
+    /// An error where a file that the configuration names cannot be read.
+    pub fn new(
+        config: Config,
+        store: Arc<dyn Store>,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let go_keys = MasterKeys::load(config.go_keys.as_ref())?;
+        let pool = Arc::new(Pool::default());
+        let instances = Instances::new(store, pool.clone());
+        Ok(Self {
+            config,
+            pool,
+            instances,
+            started: SystemTime::now(),
+            shutdown,
+            go_keys,
+        })
+    }
+
+    /// Who may come in.
+    pub fn access(&self) -> Access<'_> {
+        Access::new(&self.config, &self.go_keys)
+    }
+
+    /// How the protocol shows a lease.
+    pub fn instance(&self, lease: &Lease) -> Instance {
+        lease.to_instance()
+    }
+
+    /// Ends leases that have expired and looks after machines that are idle, until shutdown.
+    pub async fn keep_house(&self) {
+        let (mut sweep, mut check) = (
+            tokio::time::interval(SWEEP_INTERVAL),
+            tokio::time::interval(CHECK_INTERVAL),
+        );
+        loop {
+            tokio::select! {
+                _ = sweep.tick() => if let Err(error) = self.instances.sweep().await {
+                    error!(%error, "cannot look for expired leases");
+                },
+                _ = check.tick() => self.check_idle_machines().await,
+                () = self.shutdown.cancelled() => return,
+            }
+        }
+    }
+
+    /// A machine that does not answer while it is idle is cut off before a user gets it.
+    async fn check_idle_machines(&self) {
+        let mut checks = JoinSet::new();
+        for link in self.pool.start_checks() {
+            let pool = self.pool.clone();
+            checks.spawn(async move {
+                let health = if link.check(CHECK_TIME).await.is_ok() {
+                    Health::Well
+                } else {
+                    Health::Ill
+                };
+                pool.end_check(&link, health);
+            });
+        }
+        checks.join_all().await;
+    }
+}
+
+/// Go's coordinator looks every 10 to 14 seconds.
+const CHECK_INTERVAL: Duration = Duration::from_secs(12);
+/// An expired lease cannot be used from its last second on; the sweep only frees its machine.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(10);

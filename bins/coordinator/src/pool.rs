@@ -1,0 +1,401 @@
+//! The reverse pool: machines that dialled in, and users who wait for one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::Notify;
+
+use crate::lease::MachineId;
+use crate::machine::Link;
+
+/// The machines that dialled in, by their host type and name, and the queue of those who wait for one.
+#[derive(Debug, Default)]
+pub struct Pool {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+impl Pool {
+    /// Takes in a machine that has just registered. `lease` is the name of the instance it belongs to, where it was
+    /// leased before it went away.
+    ///
+    /// # Errors
+    ///
+    /// [`Occupied`] where a machine of that name is connected: the caller finds out which of the two is real.
+    pub fn join(&self, link: Arc<Link>, lease: Option<String>) -> Result<(), Occupied> {
+        let mut state = self.state();
+        if let Some(present) = state
+            .machines
+            .get(&link.id)
+            .and_then(|entry| entry.link.clone())
+        {
+            return Err(Occupied(present));
+        }
+        let reserved = state
+            .machines
+            .get(&link.id)
+            .is_some_and(|entry| entry.usage == Usage::Reserved);
+        // Whoever reserved it before it went away will say what becomes of it.
+        let usage = if reserved {
+            Usage::Reserved
+        } else {
+            lease.map_or(Usage::Idle, Usage::Leased)
+        };
+        let entry = Entry {
+            link: Some(link.clone()),
+            since: SystemTime::now(),
+            usage,
+        };
+        state.machines.insert(link.id.clone(), entry);
+        drop(state);
+        self.changed.notify_waiters();
+        Ok(())
+    }
+
+    /// Forgets the link of a machine, not the machine: a lease waits for it to come back.
+    pub fn leave(&self, link: &Arc<Link>) {
+        let mut state = self.state();
+        let Some(entry) = state.machines.get_mut(&link.id) else {
+            return;
+        };
+        if !entry
+            .link
+            .as_ref()
+            .is_some_and(|present| Arc::ptr_eq(present, link))
+        {
+            return;
+        }
+        entry.link = None;
+        entry.since = SystemTime::now();
+        if matches!(entry.usage, Usage::Checking | Usage::Idle) {
+            state.machines.remove(&link.id);
+        }
+    }
+
+    /// The link of a machine, while it is connected.
+    pub fn link(&self, machine: &MachineId) -> Option<Arc<Link>> {
+        self.state().machines.get(machine)?.link.clone()
+    }
+
+    /// Since when a machine that is leased has been away.
+    pub fn away_since(&self, machine: &MachineId) -> Option<SystemTime> {
+        self.state()
+            .machines
+            .get(machine)
+            .filter(|entry| entry.link.is_none())
+            .map(|entry| entry.since)
+    }
+
+    /// Waits until `count` machines are connected.
+    pub async fn joined(&self, count: usize) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if self
+                .state()
+                .machines
+                .values()
+                .filter(|entry| entry.link.is_some())
+                .count()
+                >= count
+            {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Joins the queue for a machine of `host_type`.
+    pub fn queue(self: &Arc<Self>, host_type: &str) -> Ticket {
+        let mut state = self.state();
+        state.last_ticket += 1;
+        let number = state.last_ticket;
+        state
+            .queues
+            .entry(host_type.to_owned())
+            .or_default()
+            .insert(number);
+        drop(state);
+        Ticket {
+            pool: self.clone(),
+            host_type: host_type.to_owned(),
+            number,
+        }
+    }
+
+    /// Ends the use of a machine and cuts its link, and with it every stream that the last user still had. The machine
+    /// dials in again by itself.
+    pub fn release(&self, machine: &MachineId) {
+        let link = {
+            let mut state = self.state();
+            let Some(entry) = state.machines.get_mut(machine) else {
+                return;
+            };
+            let link = entry.link.take();
+            state.machines.remove(machine);
+            link
+        };
+        if let Some(link) = link {
+            link.close();
+        }
+    }
+
+    /// Marks every idle machine as being checked, and returns them.
+    pub fn start_checks(&self) -> Vec<Arc<Link>> {
+        let mut links = Vec::new();
+        for entry in self.state().machines.values_mut() {
+            if let (Usage::Idle, Some(link)) = (&entry.usage, &entry.link) {
+                links.push(link.clone());
+                entry.usage = Usage::Checking;
+            }
+        }
+        links
+    }
+
+    /// Ends the check of a machine: it is idle again, or it is cut off.
+    pub fn end_check(&self, link: &Arc<Link>, health: Health) {
+        match health {
+            Health::Well => self.set_usage(&link.id, Usage::Idle),
+            Health::Ill => {
+                self.leave(link);
+                link.close();
+            }
+        }
+    }
+
+    /// What there is, for the status page.
+    pub fn snapshot(&self) -> Snapshot {
+        let state = self.state();
+        let machines = state.machines.iter().map(|(id, entry)| MachineStatus {
+            id: id.clone(),
+            link: entry.link.as_ref().map(|link| LinkStatus {
+                peer: link.peer,
+                version: link.version,
+                connected: link.connected,
+            }),
+            usage: entry.usage.clone(),
+            since: entry.since,
+        });
+        let waiting = state
+            .queues
+            .iter()
+            .map(|(host_type, queue)| (host_type.clone(), queue.len()));
+        Snapshot {
+            machines: machines.collect(),
+            waiting: waiting.collect(),
+        }
+    }
+
+    fn set_usage(&self, machine: &MachineId, usage: Usage) {
+        let mut state = self.state();
+        if let Some(entry) = state.machines.get_mut(machine) {
+            if usage == Usage::Idle && entry.link.is_none() {
+                state.machines.remove(machine);
+            } else {
+                entry.usage = usage;
+                entry.since = SystemTime::now();
+            }
+        }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Each change under the lock is complete in itself, so a panic elsewhere leaves nothing half done.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A place in the queue for a machine. Dropping it leaves the queue.
+#[derive(Debug)]
+pub struct Ticket {
+    pool: Arc<Pool>,
+    host_type: String,
+    number: u64,
+}
+
+impl Ticket {
+    /// Waits until this is the first place in the queue and a machine is idle, and takes it.
+    ///
+    /// # Cancel safety
+    ///
+    /// The place in the queue is kept until the ticket is dropped; no machine is lost.
+    pub async fn machine(&self) -> Reservation {
+        loop {
+            let changed = self.pool.changed.notified();
+            tokio::pin!(changed);
+            // Registers before looking, so that a change between the look and the wait is not missed.
+            changed.as_mut().enable();
+            if let Some(reservation) = self.take() {
+                return reservation;
+            }
+            changed.await;
+        }
+    }
+
+    /// How many are before this place in the queue.
+    pub fn ahead(&self) -> usize {
+        let state = self.pool.state();
+        state
+            .queues
+            .get(&self.host_type)
+            .map_or(0, |queue| queue.range(..self.number).count())
+    }
+
+    fn take(&self) -> Option<Reservation> {
+        let mut state = self.pool.state();
+        let first = state.queues.get(&self.host_type)?.first()?;
+        if *first != self.number {
+            return None;
+        }
+        let of_type = |id: &MachineId| id.host_type == self.host_type;
+        let idle = state.machines.iter_mut().find(|(id, entry)| {
+            of_type(id)
+                && entry.usage == Usage::Idle
+                && entry.link.as_ref().is_some_and(|link| !link.is_closed())
+        });
+        let (_, entry) = idle?;
+        let link = entry.link.clone()?;
+        entry.usage = Usage::Reserved;
+        entry.since = SystemTime::now();
+        Some(Reservation {
+            pool: self.pool.clone(),
+            link,
+            outcome: Outcome::GivenBack,
+        })
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut state = self.pool.state();
+        if let Some(queue) = state.queues.get_mut(&self.host_type) {
+            queue.remove(&self.number);
+            if queue.is_empty() {
+                state.queues.remove(&self.host_type);
+            }
+        }
+        drop(state);
+        self.pool.changed.notify_waiters();
+    }
+}
+
+/// A machine that is nobody else's while it is made ready. Dropping it gives the machine back.
+#[derive(Debug)]
+pub struct Reservation {
+    pool: Arc<Pool>,
+    /// The machine's link.
+    pub link: Arc<Link>,
+    outcome: Outcome,
+}
+
+impl Reservation {
+    /// Makes the machine the instance `lease`.
+    pub fn lease(mut self, lease: &str) {
+        self.outcome = Outcome::Leased(lease.to_owned());
+    }
+
+    /// Cuts the machine off, because it could not be made ready.
+    pub fn reject(mut self) {
+        self.outcome = Outcome::Rejected;
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        match std::mem::replace(&mut self.outcome, Outcome::GivenBack) {
+            Outcome::GivenBack => self.pool.set_usage(&self.link.id, Usage::Idle),
+            Outcome::Leased(name) => self.pool.set_usage(&self.link.id, Usage::Leased(name)),
+            Outcome::Rejected => self.pool.release(&self.link.id),
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Outcome {
+    GivenBack,
+    Leased(String),
+    Rejected,
+}
+
+/// A machine of that name is connected already.
+#[derive(Debug)]
+pub struct Occupied(pub Arc<Link>);
+
+/// What a check found.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Health {
+    /// The machine did not answer as it should.
+    Ill,
+    /// The machine answered.
+    Well,
+}
+
+/// What a machine is doing.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Usage {
+    /// Being asked whether it is well.
+    Checking,
+    /// Waiting for a user.
+    Idle,
+    /// The instance of that name.
+    Leased(String),
+    /// Being made ready for a user.
+    Reserved,
+}
+
+/// The pool at one moment.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Every machine that is connected, or leased and away.
+    pub machines: Vec<MachineStatus>,
+    /// How many wait, by host type.
+    pub waiting: BTreeMap<String, usize>,
+}
+
+/// A machine at one moment.
+#[derive(Clone, Debug)]
+pub struct MachineStatus {
+    /// Which machine.
+    pub id: MachineId,
+    /// Its link, while it is connected.
+    pub link: Option<LinkStatus>,
+    /// What it is doing.
+    pub usage: Usage,
+    /// Since when.
+    pub since: SystemTime,
+}
+
+/// A link at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct LinkStatus {
+    /// Where it comes from.
+    pub peer: SocketAddr,
+    /// The protocol level of the buildlet.
+    pub version: u32,
+    /// Since when it is there.
+    pub connected: SystemTime,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    machines: BTreeMap<MachineId, Entry>,
+    queues: BTreeMap<String, BTreeSet<u64>>,
+    last_ticket: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    link: Option<Arc<Link>>,
+    usage: Usage,
+    since: SystemTime,
+}
+
+/// How long a machine that is idle has to answer a check.
+pub const CHECK_TIME: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests;

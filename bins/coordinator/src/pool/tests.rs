@@ -1,0 +1,192 @@
+use std::sync::Arc;
+
+use tokio_test::{assert_pending, assert_ready, task};
+
+use super::*;
+
+fn id(hostname: &str) -> MachineId {
+    MachineId {
+        host_type: "host".into(),
+        hostname: hostname.into(),
+    }
+}
+
+fn pool_with(hostnames: &[&str]) -> (Arc<Pool>, Vec<Arc<Link>>) {
+    let pool = Arc::new(Pool::default());
+    let links: Vec<_> = hostnames
+        .iter()
+        .map(|name| Arc::new(Link::unserved(id(name))))
+        .collect();
+    for link in &links {
+        pool.join(link.clone(), None).unwrap();
+    }
+    (pool, links)
+}
+
+fn usage(pool: &Pool, hostname: &str) -> Option<Usage> {
+    pool.snapshot()
+        .machines
+        .into_iter()
+        .find(|machine| machine.id.hostname == hostname)
+        .map(|machine| machine.usage)
+}
+
+#[tokio::test]
+async fn an_idle_machine_is_taken_at_once_and_given_back_on_drop() {
+    let (pool, _links) = pool_with(&["a"]);
+    let ticket = pool.queue("host");
+    let reservation = ticket.machine().await;
+    assert_eq!(usage(&pool, "a"), Some(Usage::Reserved));
+    drop(reservation);
+    assert_eq!(usage(&pool, "a"), Some(Usage::Idle));
+}
+
+#[tokio::test]
+async fn who_waits_longest_is_served_first() {
+    let (pool, _links) = pool_with(&["a"]);
+    let (first, second) = (pool.queue("host"), pool.queue("host"));
+    assert_eq!((first.ahead(), second.ahead()), (0, 1));
+    let mut second_wait = task::spawn(second.machine());
+    assert_pending!(
+        second_wait.poll(),
+        "the first place in the queue has not been served"
+    );
+    let reservation = first.machine().await;
+    reservation.lease("user-al-t-0");
+    drop(first);
+    assert!(second_wait.is_woken());
+    assert_pending!(second_wait.poll(), "the machine is leased");
+    pool.release(&id("a"));
+    pool.join(Arc::new(Link::unserved(id("a"))), None).unwrap();
+    assert!(second_wait.is_woken());
+    let reservation = assert_ready!(second_wait.poll());
+    assert_eq!(reservation.link.id, id("a"));
+}
+
+#[tokio::test]
+async fn who_leaves_the_queue_holds_nobody_up() {
+    let (pool, _links) = pool_with(&["a"]);
+    let (first, second) = (pool.queue("host"), pool.queue("host"));
+    let mut wait = task::spawn(second.machine());
+    assert_pending!(wait.poll());
+    drop(first);
+    assert!(wait.is_woken());
+    assert_ready!(wait.poll());
+}
+
+#[tokio::test]
+async fn other_host_types_are_another_queue() {
+    let (pool, _links) = pool_with(&["a"]);
+    let other = pool.queue("other");
+    let mut wait = task::spawn(other.machine());
+    assert_pending!(wait.poll());
+    assert_eq!(pool.queue("host").ahead(), 0);
+}
+
+#[tokio::test]
+async fn a_leased_machine_that_goes_away_keeps_its_place() {
+    let (pool, links) = pool_with(&["a"]);
+    pool.queue("host").machine().await.lease("user-al-t-0");
+    pool.leave(&links[0]);
+    assert!(pool.link(&id("a")).is_none());
+    assert!(pool.away_since(&id("a")).is_some());
+    pool.join(
+        Arc::new(Link::unserved(id("a"))),
+        Some("user-al-t-0".into()),
+    )
+    .unwrap();
+    assert_eq!(usage(&pool, "a"), Some(Usage::Leased("user-al-t-0".into())));
+    assert!(pool.away_since(&id("a")).is_none());
+}
+
+#[tokio::test]
+async fn an_idle_machine_that_goes_away_is_forgotten() {
+    let (pool, links) = pool_with(&["a"]);
+    pool.leave(&links[0]);
+    assert_eq!(usage(&pool, "a"), None);
+}
+
+#[tokio::test]
+async fn a_reservation_outlives_a_link_that_is_replaced() {
+    let (pool, links) = pool_with(&["a"]);
+    let reservation = pool.queue("host").machine().await;
+    pool.leave(&links[0]);
+    pool.join(Arc::new(Link::unserved(id("a"))), None).unwrap();
+    assert_eq!(
+        usage(&pool, "a"),
+        Some(Usage::Reserved),
+        "nobody else may have it yet"
+    );
+    reservation.lease("user-al-t-0");
+    assert_eq!(usage(&pool, "a"), Some(Usage::Leased("user-al-t-0".into())));
+}
+
+#[tokio::test]
+async fn a_reserved_machine_that_is_gone_for_good_is_forgotten() {
+    let (pool, links) = pool_with(&["a"]);
+    let reservation = pool.queue("host").machine().await;
+    pool.leave(&links[0]);
+    drop(reservation);
+    assert_eq!(usage(&pool, "a"), None);
+}
+
+#[tokio::test]
+async fn an_old_link_that_ends_late_does_not_take_the_new_one_with_it() {
+    let (pool, links) = pool_with(&["a"]);
+    pool.leave(&links[0]);
+    pool.join(Arc::new(Link::unserved(id("a"))), None).unwrap();
+    pool.leave(&links[0]);
+    assert!(pool.link(&id("a")).is_some());
+}
+
+#[tokio::test]
+async fn two_machines_cannot_share_a_name() {
+    let (pool, links) = pool_with(&["a"]);
+    let Occupied(present) = pool
+        .join(Arc::new(Link::unserved(id("a"))), None)
+        .unwrap_err();
+    assert!(Arc::ptr_eq(&present, &links[0]));
+}
+
+#[tokio::test]
+async fn release_cuts_the_link() {
+    let (pool, links) = pool_with(&["a"]);
+    pool.queue("host").machine().await.lease("user-al-t-0");
+    pool.release(&id("a"));
+    links[0].closed().await;
+    assert_eq!(usage(&pool, "a"), None);
+}
+
+#[tokio::test]
+async fn only_idle_machines_are_checked_and_the_ill_are_cut_off() {
+    let (pool, _links) = pool_with(&["a", "b", "c"]);
+    let reservation = pool.queue("host").machine().await;
+    assert_eq!(reservation.link.id, id("a"));
+    let checked = pool.start_checks();
+    let names: Vec<_> = checked
+        .iter()
+        .map(|link| link.id.hostname.as_str())
+        .collect();
+    assert_eq!(names, ["b", "c"]);
+    let ticket = pool.queue("host");
+    let mut wait = task::spawn(ticket.machine());
+    assert_pending!(
+        wait.poll(),
+        "a machine that is being checked is not handed out"
+    );
+    pool.end_check(&checked[1], Health::Ill);
+    checked[1].closed().await;
+    assert_pending!(wait.poll());
+    pool.end_check(&checked[0], Health::Well);
+    assert_eq!(assert_ready!(wait.poll()).link.id, id("b"));
+}
+
+#[tokio::test]
+async fn joined_waits_for_that_many() {
+    let (pool, _links) = pool_with(&["a"]);
+    let waiting_pool = pool.clone();
+    let mut joined = task::spawn(waiting_pool.joined(2));
+    assert_pending!(joined.poll());
+    pool.join(Arc::new(Link::unserved(id("b"))), None).unwrap();
+    assert_ready!(joined.poll());
+}

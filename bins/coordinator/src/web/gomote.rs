@@ -1,0 +1,201 @@
+//! `/buildlet/create` and `/buildlet/list`: leasing machines, in the protocol of Go's gomote.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, Method, Response, StatusCode, header};
+use axum::response::IntoResponse;
+use buildlet_proto::coordinator::Instance;
+use futures_util::stream;
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::coordinator::Coordinator;
+use crate::lease::Lease;
+use crate::pool::Ticket;
+
+use super::error::WebError;
+
+/// Leases a machine, after waiting for one where none is idle.
+pub(super) async fn create(
+    State(coordinator): State<Arc<Coordinator>>,
+    method: Method,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response<Body>, WebError> {
+    let user = coordinator.access().user(&headers)?;
+    if method != Method::POST {
+        return Err(WebError::bad_request("POST required"));
+    }
+    let form = CreateForm::parse(&body)?;
+    let host_type = coordinator
+        .config
+        .builder_types
+        .get(&form.builder_type)
+        .map(|builder| builder.host_type.clone())
+        .ok_or_else(|| unknown_builder_type(&coordinator))?;
+    let waiting = Waiting {
+        ticket: coordinator.pool.queue(&host_type),
+        coordinator,
+        user,
+        builder_type: form.builder_type,
+    };
+    if form.streams_status {
+        return Ok(stream_status(waiting));
+    }
+    let lease = waiting.lease().await?;
+    let json =
+        serde_json::to_string_pretty(&waiting.instance(&lease)).expect("an instance is JSON");
+    Ok(([(header::CONTENT_TYPE, JSON)], format!("{json}\n")).into_response())
+}
+
+/// Lists what the caller holds.
+pub(super) async fn list(
+    State(coordinator): State<Arc<Coordinator>>,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response<Body>, WebError> {
+    let user = coordinator.access().user(&headers)?;
+    if method != Method::GET {
+        return Err(WebError::bad_request("GET required"));
+    }
+    let leases = coordinator.instances.list(Some(&user)).await?;
+    let instances: Vec<Instance> = leases
+        .iter()
+        .map(|lease| coordinator.instance(lease))
+        .collect();
+    let json = serde_json::to_string_pretty(&instances).expect("instances are JSON");
+    Ok(([(header::CONTENT_TYPE, JSON)], format!("{json}\n")).into_response())
+}
+
+/// A user in the queue.
+struct Waiting {
+    coordinator: Arc<Coordinator>,
+    user: String,
+    builder_type: String,
+    ticket: Ticket,
+}
+
+impl Waiting {
+    async fn lease(&self) -> Result<Lease, WebError> {
+        Ok(self
+            .coordinator
+            .instances
+            .create(&self.user, &self.builder_type, &self.ticket)
+            .await?)
+    }
+
+    fn instance(&self, lease: &Lease) -> Instance {
+        self.coordinator.instance(lease)
+    }
+}
+
+/// The form of 2019: one JSON object a line, a status every five seconds until there is an instance or an error.
+fn stream_status(waiting: Waiting) -> Response<Body> {
+    let first_status = Instant::now() + STATUS_INTERVAL;
+    let lines = stream::try_unfold(Some((waiting, first_status)), |state| async move {
+        let Some((waiting, next_status)) = state else {
+            return Ok::<_, io::Error>(None);
+        };
+        let (line, state) = tokio::select! {
+            biased;
+            lease = waiting.lease() => {
+                let line = match lease {
+                    Ok(lease) => CreateLine::Buildlet(waiting.instance(&lease)),
+                    Err(error) => CreateLine::Error(error.message().to_owned()),
+                };
+                (line, None)
+            }
+            () = tokio::time::sleep_until(next_status) => {
+                let status = CreateStatus { message: String::new(), ahead: waiting.ticket.ahead() };
+                (CreateLine::Status(status), Some((waiting, next_status + STATUS_INTERVAL)))
+            }
+        };
+        let json = serde_json::to_string(&line).map_err(io::Error::other)?;
+        Ok(Some((Bytes::from(format!("{json}\n")), state)))
+    });
+    let headers = [
+        (header::CONTENT_TYPE.as_str(), JSON),
+        (X_SUPPORTED_VERSION, STREAMING_VERSION),
+    ];
+    (StatusCode::OK, headers, Body::from_stream(lines)).into_response()
+}
+
+struct CreateForm {
+    builder_type: String,
+    streams_status: bool,
+}
+
+impl CreateForm {
+    fn parse(body: &[u8]) -> Result<Self, WebError> {
+        let mut form = RawForm::default();
+        for (key, value) in form_urlencoded::parse(body) {
+            match key.as_ref() {
+                "builderType" => form.builder_type = value.into_owned(),
+                "version" => form.version = value.into_owned(),
+                _ => {}
+            }
+        }
+        if form.version.as_str() < OLDEST_VERSION {
+            let message = format!(
+                "gomote client version {:?} is too old; predates server version {OLDEST_VERSION:?}",
+                form.version
+            );
+            return Err(WebError::bad_request(message));
+        }
+        if form.builder_type.is_empty() {
+            return Err(WebError::bad_request("missing 'builderType' parameter"));
+        }
+        Ok(Self {
+            streams_status: form.version.as_str() >= STREAMING_VERSION,
+            builder_type: form.builder_type,
+        })
+    }
+}
+
+#[derive(Default)]
+struct RawForm {
+    version: String,
+    builder_type: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "lowercase")]
+enum CreateLine {
+    Buildlet(Instance),
+    Error(String),
+    Status(CreateStatus),
+}
+
+#[derive(Serialize)]
+struct CreateStatus {
+    message: String,
+    ahead: usize,
+}
+
+/// The line of Go's coordinator, and what there is to choose from.
+fn unknown_builder_type(coordinator: &Coordinator) -> WebError {
+    let known: Vec<&str> = coordinator
+        .config
+        .builder_types
+        .keys()
+        .map(String::as_str)
+        .collect();
+    let message = format!(
+        "unknown builder type in 'builderType' parameter; there are: {}",
+        known.join(", ")
+    );
+    WebError::bad_request(message)
+}
+
+/// What Go's servers say.
+const JSON: &str = "application/json; charset=utf-8";
+/// The first version whose requests look like this (Go's coordinator compares them as text).
+const OLDEST_VERSION: &str = "20160922";
+const STATUS_INTERVAL: Duration = Duration::from_secs(5);
+/// The first version that reads a status line a time.
+const STREAMING_VERSION: &str = "20191119";
+const X_SUPPORTED_VERSION: &str = "x-supported-version";

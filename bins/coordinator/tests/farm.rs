@@ -1,0 +1,532 @@
+//! A coordinator and real buildlets over loopback TLS, driven by the client library.
+
+#![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use buildlet_proto::client::Connect;
+use buildlet_proto::coordinator::{CoordinatorClient, Instance, Waiting};
+use buildlet_proto::{ApiError, Buildlet, ExecRequest, RelPath, tls};
+use clap::Parser;
+use coordinator::config::Config;
+use coordinator::pool::Pool;
+use coordinator::secret::Secret;
+use coordinator::server::{Addresses, Server};
+use rustls::ClientConfig;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_is_leased_commanded_and_given_back() {
+    in_time(async {
+        let farm = Farm::start("").await;
+        let _machine = farm.machine("m1").await;
+        let alice = farm.client("alice", ALICE);
+        let instance = alice.create("type", |_| {}).await.unwrap();
+        assert_eq!(instance.name, "user-alice-type-0");
+        assert_eq!(
+            (instance.user.as_str(), instance.host_type.as_str()),
+            ("user-alice", "host")
+        );
+
+        let buildlet = alice.instance(&instance.name).unwrap();
+        let script: &[u8] = b"#!/bin/sh\necho $FARM $GO_BUILDER_NAME $1\nexit 42\n";
+        buildlet
+            .write(path("hello"), 0o755, Box::pin(script))
+            .await
+            .unwrap();
+        let mut request = ExecRequest::new("hello");
+        request.args = vec!["you".into()];
+        assert_eq!(
+            run(&buildlet, request).await,
+            ("green type you\n".into(), "exit status 42".into())
+        );
+
+        alice
+            .instance(&instance.name)
+            .unwrap()
+            .halt()
+            .await
+            .unwrap();
+        assert!(alice.list().await.unwrap().is_empty());
+        let error = buildlet.work_dir().await.unwrap_err();
+        assert_eq!(error.message(), "unknown or expired buildlet");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_user_finds_an_empty_machine() {
+    in_time(async {
+        let farm = Farm::start("").await;
+        let _machine = farm.machine("m1").await;
+        let (alice, bob) = (farm.client("alice", ALICE), farm.client("bob", BOB));
+        let hers = alice.create("type", |_| {}).await.unwrap();
+        let buildlet = alice.instance(&hers.name).unwrap();
+        buildlet
+            .write(path("secret"), 0o600, Box::pin(&b"x"[..]))
+            .await
+            .unwrap();
+        buildlet.halt().await.unwrap();
+        let his = bob.create("type", |_| {}).await.unwrap();
+        let listing = bob
+            .instance(&his.name)
+            .unwrap()
+            .list(buildlet_proto::api::ListRequest::new(RelPath::ROOT))
+            .await;
+        let mut text = String::new();
+        listing.unwrap().read_to_string(&mut text).await.unwrap();
+        assert!(!text.contains("secret"), "{text}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_finds_no_machine_waits_in_the_queue_and_hears_of_it() {
+    in_time(async {
+        let farm = Farm::start("").await;
+        let _machine = farm.machine("m1").await;
+        let (alice, bob) = (farm.client("alice", ALICE), farm.client("bob", BOB));
+        let hers = alice.create("type", |_| {}).await.unwrap();
+        let (told, mut heard) = tokio::sync::mpsc::channel(8);
+        let waiting = AbortOnDropHandle::new(tokio::spawn(async move {
+            bob.create("type", move |waiting: Waiting| {
+                let _ = told.try_send(waiting);
+            })
+            .await
+        }));
+        heard.recv().await.expect("a status while waiting");
+        alice.instance(&hers.name).unwrap().halt().await.unwrap();
+        assert_eq!(waiting.await.unwrap().unwrap().name, "user-bob-type-0");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_is_killed_comes_back_to_its_lease() {
+    in_time(async {
+        let farm = Farm::start("").await;
+        let machine = farm.machine("m1").await;
+        let alice = farm.client("alice", ALICE);
+        let instance = alice.create("type", |_| {}).await.unwrap();
+        let buildlet = alice.instance(&instance.name).unwrap();
+        buildlet
+            .write(path("kept"), 0o644, Box::pin(&b"x"[..]))
+            .await
+            .unwrap();
+
+        let mut running = buildlet.exec(sleeper()).await.unwrap();
+        first_line(&mut running.output).await;
+        machine.kill(&farm.pool).await;
+        let mut rest = Vec::new();
+        let read = running.output.read_to_end(&mut rest).await;
+        let state = running.state.await;
+        assert!(
+            read.is_err() || state.is_err(),
+            "a cut command is no success: {read:?} {state:?}"
+        );
+        let error = buildlet.work_dir().await.unwrap_err();
+        assert!(error.message().contains("not connected"), "{error}");
+
+        let _machine = farm.machine("m1").await;
+        assert_eq!(alice.list().await.unwrap()[0].name, instance.name);
+        assert_eq!(run(&buildlet, ExecRequest::system("true")).await.1, "ok");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_lease_cuts_what_is_running() {
+    in_time(async {
+        let farm = Farm::start("").await;
+        let _machine = farm.machine("m1").await;
+        let alice = farm.client("alice", ALICE);
+        let instance = alice.create("type", |_| {}).await.unwrap();
+        let buildlet = alice.instance(&instance.name).unwrap();
+        let mut running = buildlet.exec(sleeper()).await.unwrap();
+        first_line(&mut running.output).await;
+        buildlet.halt().await.unwrap();
+        let mut rest = Vec::new();
+        let read = running.output.read_to_end(&mut rest).await;
+        let state = running.state.await;
+        assert!(
+            read.is_err() || state.is_err(),
+            "a cut command is no success: {read:?} {state:?}"
+        );
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_user_sees_and_reaches_their_own_alone() {
+    in_time(async {
+        let farm = Farm::start("").await;
+        let _machine = farm.machine("m1").await;
+        let instance = farm
+            .client("alice", ALICE)
+            .create("type", |_| {})
+            .await
+            .unwrap();
+        let bob = farm.client("bob", BOB);
+        assert!(bob.list().await.unwrap().is_empty());
+        let error = bob
+            .instance(&instance.name)
+            .unwrap()
+            .work_dir()
+            .await
+            .unwrap_err();
+        assert_eq!(
+            (error.status().status().as_u16(), error.message()),
+            (401, "you don't own that buildlet")
+        );
+        let error = farm.client("alice", BOB).list().await.unwrap_err();
+        assert_eq!(
+            (error.status().status().as_u16(), error.message()),
+            (401, "bad username or password")
+        );
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_make_no_sense_get_their_texts() {
+    in_time(async {
+        let farm = Farm::start("").await;
+        let auth = "Authorization: Basic YWxpY2U6YWxpY2UtdG9rZW4=\r\n";
+        for (request, status, text) in [
+            (
+                "GET /buildlet/list HTTP/1.1\r\nHost: \r\n\r\n".to_owned(),
+                400,
+                "missing required authentication\n",
+            ),
+            (
+                format!(
+                    "POST /buildlet/list HTTP/1.1\r\nHost: \r\n{auth}Content-Length: 0\r\n\r\n"
+                ),
+                400,
+                "GET required\n",
+            ),
+            (
+                format!("GET /buildlet/create HTTP/1.1\r\nHost: \r\n{auth}\r\n"),
+                400,
+                "POST required\n",
+            ),
+            (
+                create(auth, "builderType=type"),
+                400,
+                "gomote client version \"\" is too old; predates server version",
+            ),
+            (
+                create(auth, "version=20160922"),
+                400,
+                "missing 'builderType' parameter\n",
+            ),
+            (
+                create(auth, "version=20160922&builderType=x"),
+                400,
+                "unknown builder type in 'builderType' parameter; there are: type",
+            ),
+            (
+                format!("GET /x HTTP/1.1\r\nHost: \r\n{auth}X-Buildlet-Proxy: nonesuch\r\n\r\n"),
+                502,
+                "unknown or expired buildlet\n",
+            ),
+            (
+                "GET /nonesuch HTTP/1.1\r\nHost: \r\n\r\n".to_owned(),
+                404,
+                "404 page not found\n",
+            ),
+            (
+                "GET /healthz HTTP/1.1\r\nHost: \r\n\r\n".to_owned(),
+                200,
+                "ok\n",
+            ),
+        ] {
+            let reply = farm.raw(&request).await;
+            assert!(
+                reply.starts_with(&format!("HTTP/1.1 {status} ")),
+                "{request}{reply}"
+            );
+            assert!(reply.contains(text), "{request}{reply}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn machines_that_may_not_register_are_told_why() {
+    in_time(async {
+        let farm = Farm::start("").await;
+        let _machine = farm.machine("m1").await;
+        for (headers, status, text) in [
+            ("", 400, "missing X-Go-Host-Type"),
+            ("X-Go-Builder-Type: a\r\nX-Go-Host-Type: host\r\n", 400, "X-Go-Builder-Type is not understood"),
+            ("X-Go-Host-Type: host\r\n", 400, "missing X-Go-Builder-Hostname"),
+            ("X-Go-Host-Type: host\r\nX-Go-Builder-Hostname: <b>\r\n", 400, "X-Go-Builder-Hostname: letters"),
+            ("X-Go-Host-Type: host\r\nX-Go-Builder-Hostname: m2\r\n", 412, "bad key for mode \"host\""),
+            ("X-Go-Host-Type: other\r\nX-Go-Builder-Hostname: m2\r\nX-Go-Builder-Key: machine-key\r\n", 412, "bad key for mode \"other\""),
+            ("X-Go-Host-Type: host\r\nX-Go-Builder-Hostname: m2\r\nX-Go-Builder-Key: machine-key\r\n", 400, "buildlet binary is too old"),
+            (
+                "X-Go-Host-Type: host\r\nX-Go-Builder-Hostname: m2\r\nX-Go-Builder-Key: machine-key\r\nX-Revdial-Version: 9\r\n",
+                400,
+                "unknown revdial version",
+            ),
+            (
+                "X-Go-Host-Type: host\r\nX-Go-Builder-Hostname: m1\r\nX-Go-Builder-Key: machine-key\r\nX-Revdial-Version: 3\r\n",
+                409,
+                "a machine named \"m1\" of host type \"host\" is connected from",
+            ),
+        ] {
+            let reply = farm.raw(&format!("GET /reverse HTTP/1.1\r\nHost: \r\n{headers}\r\n")).await;
+            assert!(reply.starts_with(&format!("HTTP/1.1 {status} ")), "{headers}{reply}");
+            assert!(reply.contains(text), "{headers}{reply}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_status_page_shows_what_there_is() {
+    in_time(async {
+        let farm = Farm::start("[host_types.host.machines.absent]\n").await;
+        let _machine = farm.machine("m1").await;
+        let instance: Instance = farm
+            .client("alice", ALICE)
+            .create("type", |_| {})
+            .await
+            .unwrap();
+        let page = farm.raw("GET / HTTP/1.1\r\nHost: \r\n\r\n").await;
+        for text in [
+            "id=\"remote\"",
+            "id=\"pools\"",
+            &instance.name,
+            "m1",
+            "1/1",
+            "absent",
+            "missing",
+        ] {
+            assert!(page.contains(text), "{text}: {page}");
+        }
+        assert!(
+            !page.contains("alice-token") && !page.contains("127.0.0.1"),
+            "{page}"
+        );
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_registers_and_then_says_nothing_harms_nobody() {
+    in_time(async {
+        let farm = Farm::start("").await;
+        let mut mute = farm.connect().await.unwrap();
+        mute.write_all(
+            b"GET /reverse HTTP/1.1\r\nHost: \r\nX-Go-Host-Type: host\r\nX-Go-Builder-Hostname: mute\r\n\
+              X-Go-Builder-Key: machine-key\r\nX-Revdial-Version: 3\r\n\r\n",
+        )
+        .await
+        .unwrap();
+        let mut head = [0; 12];
+        mute.read_exact(&mut head).await.unwrap();
+        assert_eq!(&head, b"HTTP/1.1 101");
+        let _machine = farm.machine("m1").await;
+        farm.client("alice", ALICE).create("type", |_| {}).await.unwrap();
+    })
+    .await;
+}
+
+/// A coordinator that ends with the test.
+struct Farm {
+    addresses: Addresses,
+    pool: Arc<Pool>,
+    tls: Arc<ClientConfig>,
+    dir: tempfile::TempDir,
+    shutdown: CancellationToken,
+    _server: AbortOnDropHandle<()>,
+}
+
+impl Farm {
+    async fn start(more: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let hash = |text| Secret::presented(text).hash();
+        let config = format!(
+            "data_dir = {:?}\n[listen]\nhttps = '127.0.0.1:0'\nssh = '127.0.0.1:0'\n\
+             [host_types.host]\nkey_hash = '{}'\nenv = {{ FARM = 'green' }}\n[builder_types.type]\nhost_type = 'host'\n\
+             [users.alice]\ntoken_hash = '{}'\n[users.bob]\ntoken_hash = '{}'\n{more}",
+            dir.path().join("data"),
+            hash(MACHINE_KEY),
+            hash(ALICE),
+            hash(BOB),
+        );
+        let file = dir.path().join("farm.toml");
+        std::fs::write(&file, config).unwrap();
+        std::fs::write(dir.path().join("key"), MACHINE_KEY).unwrap();
+        let shutdown = CancellationToken::new();
+        let server = Server::bind(Config::load(&file).unwrap(), shutdown.clone())
+            .await
+            .unwrap();
+        let addresses = server.addresses.clone();
+        Self {
+            tls: tls::client_config(Some(&addresses.pin)).unwrap(),
+            pool: server.pool(),
+            addresses,
+            dir,
+            shutdown,
+            _server: AbortOnDropHandle::new(tokio::spawn(server.run())),
+        }
+    }
+
+    /// Starts a buildlet, and waits until it is in the pool.
+    async fn machine(&self, hostname: &str) -> Machine {
+        #[derive(Parser)]
+        struct Cli {
+            #[command(flatten)]
+            args: buildlet::Args,
+        }
+        let coordinator = format!("https://localhost:{}", self.addresses.https.port());
+        let pin = self.addresses.pin.to_string();
+        let file = |name: String| -> PathBuf { self.dir.path().join(name) };
+        let (key, work_dir) = (file("key".into()), file(format!("work-{hostname}")));
+        let args = [
+            "buildlet",
+            "--coordinator",
+            &coordinator,
+            "--pin",
+            &pin,
+            "--host-type",
+            "host",
+            "--hostname",
+            hostname,
+            "--key-file",
+            key.to_str().unwrap(),
+            "--workdir",
+            work_dir.to_str().unwrap(),
+            "--ssh",
+            "off",
+        ];
+        let args = Cli::parse_from(args).args;
+        let task = AbortOnDropHandle::new(tokio::spawn(async move {
+            buildlet::run(args, std::future::pending()).await.unwrap();
+        }));
+        self.pool.joined(1).await;
+        Machine { task }
+    }
+
+    fn client(&self, user: &str, token: &str) -> CoordinatorClient<impl Connect + use<>> {
+        let (address, tls) = (self.addresses.https, self.tls.clone());
+        CoordinatorClient::new(
+            move || connect(address, tls.clone()),
+            &"localhost".parse().unwrap(),
+            user,
+            token,
+        )
+    }
+
+    async fn connect(&self) -> io::Result<tls::TlsStream<TcpStream>> {
+        connect(self.addresses.https, self.tls.clone()).await
+    }
+
+    /// Sends a request as it is, and reads until the server has nothing more to say.
+    async fn raw(&self, request: &str) -> String {
+        let mut stream = self.connect().await.unwrap();
+        let request = request.replacen("\r\n\r\n", "\r\nConnection: close\r\n\r\n", 1);
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut reply = Vec::new();
+        stream.read_to_end(&mut reply).await.unwrap();
+        String::from_utf8(reply).unwrap()
+    }
+}
+
+impl Drop for Farm {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+/// A buildlet that ends with the test.
+struct Machine {
+    task: AbortOnDropHandle<()>,
+}
+
+impl Machine {
+    /// Ends the buildlet as if it were killed, and waits until the coordinator has noticed.
+    async fn kill(self, pool: &Pool) {
+        self.task.abort();
+        let _ = self.task.await;
+        while pool
+            .snapshot()
+            .machines
+            .iter()
+            .any(|machine| machine.link.is_some())
+        {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+async fn connect(
+    address: SocketAddr,
+    config: Arc<ClientConfig>,
+) -> io::Result<tls::TlsStream<TcpStream>> {
+    tls::connect(TcpStream::connect(address).await?, "localhost", config).await
+}
+
+async fn run(buildlet: &impl Buildlet, request: ExecRequest) -> (String, String) {
+    let result = async {
+        let mut execution = buildlet.exec(request).await?;
+        let mut output = String::new();
+        execution
+            .output
+            .read_to_string(&mut output)
+            .await
+            .map_err(|e| ApiError::internal(e.to_string()))?;
+        Ok::<_, ApiError>((output, execution.state.await?.to_string()))
+    };
+    result.await.unwrap()
+}
+
+/// A command that says that it runs, and goes on.
+fn sleeper() -> ExecRequest {
+    let mut request = ExecRequest::system("sh");
+    request.args = vec!["-c".into(), "echo running; exec sleep 600".into()];
+    request
+}
+
+async fn first_line(output: &mut (impl tokio::io::AsyncRead + Unpin)) {
+    let mut line = String::new();
+    BufReader::with_capacity(1, output)
+        .read_line(&mut line)
+        .await
+        .unwrap();
+    assert_eq!(line, "running\n");
+}
+
+fn create(auth: &str, form: &str) -> String {
+    let kind = "Content-Type: application/x-www-form-urlencoded";
+    let length = form.len();
+    format!(
+        "POST /buildlet/create HTTP/1.1\r\nHost: \r\n{auth}{kind}\r\nContent-Length: {length}\r\n\r\n{form}"
+    )
+}
+
+fn path(text: &str) -> RelPath {
+    RelPath::new(text).unwrap()
+}
+
+/// A lost wake-up anywhere must not hold up the whole run.
+async fn in_time(test: impl Future<Output = ()>) {
+    tokio::time::timeout(Duration::from_secs(60), Box::pin(test))
+        .await
+        .expect("the test took more than a minute");
+}
+
+const ALICE: &str = "alice-token";
+const BOB: &str = "bob-token";
+const MACHINE_KEY: &str = "machine-key";
