@@ -11,10 +11,13 @@ pub mod eof;
 pub mod flush;
 pub mod half;
 pub mod io;
+pub mod mem;
+pub mod mux;
 pub mod nettest;
 pub mod reset;
 pub mod shutdown;
 pub mod wake;
+pub mod wire;
 
 use crate::case::Case;
 
@@ -30,9 +33,12 @@ pub(crate) static GROUPS: &[&[&Case]] = &[
     close::ALL,
     flush::ALL,
     bp::ALL,
+    mem::ALL,
     wake::ALL,
     cancel::ALL,
     deadline::ALL,
     addr::ALL,
     nettest::ALL,
+    mux::ALL,
+    wire::ALL,
 ];

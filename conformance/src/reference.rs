@@ -3,7 +3,7 @@
 mod pipe;
 mod record;
 
-pub(crate) use pipe::{Pipe, PipeControl, raw};
+pub(crate) use pipe::raw;
 pub use pipe::{REFERENCE_CAPACITY, reference};
 pub use record::record;
 pub(crate) use record::{Flaws, record_with};

@@ -15,14 +15,17 @@ macro_rules! __each_case {
             peer_gone: writer_unblocks;
             cut: transport_is_error wakes_parked every_byte;
             reset: is_not_eof pending_ops_wake buffered_data_policy own_ops_fail;
-            close: other_task_wakes_both idempotent ops_after_close_fail peer_sees_end;
+            close: other_task_wakes_both idempotent ops_after_close_fail peer_sees_end local_session_close_wakes_streams;
             flush: progress pending_under_backpressure no_data_lost_if_never_called;
-            bp: bounded resume;
+            bp: bounded resume slow_reader_isolated;
+            mem: alloc_bound no_leak small_reads;
             wake: last_registered rw_independent write_only read_only no_busy_loop dropped on_eof on_reset on_close on_deadline panic_safe reentrant;
-            cancel: read write shutdown;
+            cancel: read write shutdown open accept;
             deadline: clear past_beats_data move_later_while_parked move_earlier_while_parked split_halves;
             addr: stable;
             nettest: basic_io ping_pong racy_read racy_write read_timeout write_timeout past_timeout present_timeout future_timeout close_timeout concurrent_methods;
+            mux: acceptor_speaks_first both_open_simultaneously open_close_storm accept_backlog max_streams_is_stream_error fair latency_under_bulk silent_acceptor goaway_drains ping_under_load;
+            fuzz: bytes_never_panic alloc_bound output_amplification split_invariance;
         }
     };
 }
