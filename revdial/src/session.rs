@@ -395,10 +395,10 @@ impl Session {
         };
         match (stream.end, stream.send.state(), closed) {
             (End::ClosedHere | End::ResetHere, _, _) => Err(ConnError::Closed),
-            (End::ResetByPeer { code }, SendState::Open | SendState::Abandoned, _) => {
+            (End::ResetByPeer { code }, SendState::Open | SendState::Abandoned(_), _) => {
                 Err(ConnError::Reset { code })
             }
-            (_, SendState::Finishing | SendState::Finished | SendState::Abandoned, _) => {
+            (_, SendState::Finishing | SendState::Finished | SendState::Abandoned(_), _) => {
                 Err(ConnError::Shutdown)
             }
             (_, SendState::Open, Some(reason)) => Err(ConnError::Link(reason)),

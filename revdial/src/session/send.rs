@@ -14,7 +14,16 @@ pub(super) enum SendState {
     /// Nothing: FIN was made into a frame.
     Finished,
     /// Nothing: what was queued was thrown away.
-    Abandoned,
+    Abandoned(Loss),
+}
+
+/// What was thrown away with a sending half.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Loss {
+    /// Nothing: all that was written had been made into frames.
+    None,
+    /// Bytes, or a FIN, that no frame had taken.
+    Some,
 }
 
 /// What can be sent next.
@@ -62,10 +71,13 @@ impl SendHalf {
 
     /// Throws away what is queued; nothing more is sent.
     pub(super) fn abandon(&mut self) {
+        let loss = match self.state {
+            SendState::Finished | SendState::Abandoned(_) => return,
+            SendState::Open if self.queue.is_empty() => Loss::None,
+            SendState::Finishing | SendState::Open => Loss::Some,
+        };
         self.queue = BytesMut::new();
-        if self.state != SendState::Finished {
-            self.state = SendState::Abandoned;
-        }
+        self.state = SendState::Abandoned(loss);
     }
 
     /// Adds credit; `None` if the sum does not fit the wire's 32 bits.
@@ -96,7 +108,10 @@ impl SendHalf {
 
     /// Says whether all that was queued, FIN included, is with the transport, which took all frames up to `flushed`.
     pub(super) fn is_flushed(&self, flushed: u64) -> bool {
-        let settled = matches!(self.state, SendState::Open | SendState::Finished);
+        let settled = match self.state {
+            SendState::Open | SendState::Finished | SendState::Abandoned(Loss::None) => true,
+            SendState::Finishing | SendState::Abandoned(Loss::Some) => false,
+        };
         settled && self.queue.is_empty() && self.ticket <= flushed
     }
 

@@ -418,6 +418,25 @@ fn a_shutdown_whose_data_the_peer_refused_is_no_success() {
 }
 
 #[test]
+fn a_reset_behind_all_that_was_written_fails_no_flush() {
+    let mut bench = dialed();
+    assert!(matches!(
+        bench.session.write(id(1), b"asked"),
+        Poll::Ready(Ok(5))
+    ));
+    bench.output();
+    bench.data(id(1), Flags::FIN, b"answered");
+    bench.header(reset(1, 0));
+    assert!(matches!(bench.session.flush(id(1)), Poll::Ready(Ok(()))));
+    bench.expect_data(id(1), b"answered");
+    assert!(matches!(bench.read(id(1)), Poll::Ready(Ok(end)) if end.is_empty()));
+    assert!(matches!(
+        bench.session.write(id(1), b"more"),
+        Poll::Ready(Err(ConnError::Reset { code: 0 }))
+    ));
+}
+
+#[test]
 fn an_own_reset_or_close_is_never_an_end_of_the_peers_data() {
     let ways: [fn(&mut Session); 2] = [
         |session| session.reset(id(1), 1),
