@@ -300,7 +300,8 @@ pub(crate) fn same(expected: &[u8], seen: &[u8], start: usize) -> Result<(), Fai
         .zip(seen)
         .take_while(|(a, b)| a == b)
         .count();
-    let show = |byte: Option<&u8>| byte.map_or("nothing".to_owned(), |b| format!("{b:#04x}"));
+    let show =
+        |byte: Option<&u8>| byte.map_or_else(|| "nothing".to_owned(), |b| format!("{b:#04x}"));
     Err(Failure::new(show(expected.get(i)), show(seen.get(i))).at(format!("at byte {}", start + i)))
 }
 

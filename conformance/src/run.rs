@@ -127,9 +127,12 @@ fn missing(target: &Target, case: &Case) -> Option<Cap> {
     let virtual_only = matches!(case.body, Body::Virtual(_)).then_some(&Cap::InMemory);
     let mut needs = case.needs.iter().chain(virtual_only);
     needs
-        .find(|&&cap| match cap {
-            Cap::Allocator => !alloc::installed(),
-            claimed => !target.caps.has(claimed),
+        .find(|&&cap| {
+            if cap == Cap::Allocator {
+                !alloc::installed()
+            } else {
+                !target.caps.has(cap)
+            }
         })
         .copied()
 }

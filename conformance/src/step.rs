@@ -99,7 +99,7 @@ pub(crate) async fn fill(
     waker: &CountingWaker,
 ) -> Result<usize, Failure> {
     cx.step("filling the connection");
-    let zeros = [0; FILL];
+    let zeros = vec![0; FILL];
     let mut taken = 0;
     let mut stuck = 0;
     while taken < FILL_LIMIT {

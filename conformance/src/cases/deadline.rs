@@ -45,12 +45,12 @@ page! { Deadline;
     }
 }
 
-fn passed() -> Option<Instant> {
-    Some(Instant::now())
+fn passed() -> Instant {
+    Instant::now()
 }
 
-fn in_millis(millis: u64) -> Option<Instant> {
-    Some(Instant::now() + Duration::from_millis(millis))
+fn in_millis(millis: u64) -> Instant {
+    Instant::now() + Duration::from_millis(millis)
 }
 
 /// Fails unless the operation timed out.
@@ -73,8 +73,8 @@ async fn clear(cx: Cx) -> Result<(), Failure> {
         stop: _stop,
     } = cx.pair().await?;
     let control = a.control();
-    control.set_read_deadline(passed());
-    control.set_write_deadline(passed());
+    control.set_read_deadline(Some(passed()));
+    control.set_write_deadline(Some(passed()));
     timed_out("the read", &a.read(&mut [0]).await)?;
     timed_out("the write", &a.write(b"x").await)?;
     control.set_read_deadline(None);
@@ -94,7 +94,7 @@ async fn past_beats_data(cx: Cx) -> Result<(), Failure> {
     } = cx.pair().await?;
     send(&mut b, b"data").await?;
     cx.settle().await;
-    a.control().set_read_deadline(passed());
+    a.control().set_read_deadline(Some(passed()));
     for _ in 0..3 {
         timed_out("the read", &a.read(&mut [0; 2]).await)?;
     }
@@ -110,9 +110,9 @@ async fn move_later(cx: Cx) -> Result<(), Failure> {
         stop: _stop,
     } = cx.pair().await?;
     let waker = CountingWaker::new();
-    a.control().set_read_deadline(in_millis(40));
+    a.control().set_read_deadline(Some(in_millis(40)));
     park_read(&mut a, &waker)?;
-    a.control().set_read_deadline(in_millis(60_000));
+    a.control().set_read_deadline(Some(in_millis(60_000)));
     if waker.wakes() > 0 {
         park_read(&mut a, &waker)?;
     }
@@ -128,10 +128,12 @@ async fn move_later(cx: Cx) -> Result<(), Failure> {
     send(&mut b, b"x").await?;
     let woken = || waker.wakes() > before;
     cx.until("the read to be woken by data", woken).await?;
-    match poll_read(&mut a, &mut waker.context(), &mut byte) {
-        Poll::Ready(Ok(1)) => Ok(()),
-        other => Err(Failure::new("a byte", format!("{other:?}"))),
-    }
+    let poll = poll_read(&mut a, &mut waker.context(), &mut byte);
+    ensure(
+        matches!(poll, Poll::Ready(Ok(1))),
+        "a byte",
+        format!("{poll:?}"),
+    )
 }
 
 async fn move_earlier(cx: Cx) -> Result<(), Failure> {
@@ -141,10 +143,10 @@ async fn move_earlier(cx: Cx) -> Result<(), Failure> {
         stop: _stop,
     } = cx.pair().await?;
     let control = a.control();
-    control.set_read_deadline(in_millis(60_000));
+    control.set_read_deadline(Some(in_millis(60_000)));
     let mover = async {
         tokio::time::sleep(Duration::from_millis(20)).await;
-        control.set_read_deadline(in_millis(20));
+        control.set_read_deadline(Some(in_millis(20)));
         Ok(())
     };
     let mut byte = [0];
@@ -164,7 +166,7 @@ async fn split_halves(cx: Cx) -> Result<(), Failure> {
     let data = cx.rng().bytes(1 << 20);
     let timeouts = async {
         for _ in 0..20 {
-            control.set_read_deadline(in_millis(2));
+            control.set_read_deadline(Some(in_millis(2)));
             timed_out("the read", &reader.read(&mut [0]).await)?;
         }
         Ok(())

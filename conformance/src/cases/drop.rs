@@ -109,7 +109,7 @@ async fn writer_unblocks(cx: Cx) -> Result<(), Failure> {
     ensure(
         false,
         "an error from a write to a peer that is gone",
-        format!("{} MiB taken", PATIENCE * chunk.len() >> 20),
+        format!("{} bytes taken", PATIENCE * chunk.len()),
     )
 }
 

@@ -247,7 +247,7 @@ async fn slow_reader_isolated(cx: Cx) -> Result<(), Failure> {
     }
     cx.step("using another stream");
     exchange(&mut a, &mut b).await?;
-    let chunk = [0; 16 * 1024];
+    let chunk = vec![0; 16 * 1024];
     loop {
         let written = tokio::time::timeout(Duration::from_millis(50), full.write(&chunk)).await;
         match written {

@@ -102,12 +102,12 @@ fn set_deadline(control: &dyn Control, deadline: Option<Instant>) {
     control.set_write_deadline(deadline);
 }
 
-fn long_ago() -> Option<Instant> {
-    Some(Instant::now())
+fn long_ago() -> Instant {
+    Instant::now()
 }
 
-fn in_millis(millis: u64) -> Option<Instant> {
-    Some(Instant::now() + Duration::from_millis(millis))
+fn in_millis(millis: u64) -> Instant {
+    Instant::now() + Duration::from_millis(millis)
 }
 
 /// Sends back what comes, until the stream fails or ends.
@@ -233,7 +233,7 @@ async fn racy_read(cx: Cx) -> Result<(), Failure> {
     let control = a.control();
     let (reader, writer) = split(a);
     let reader = Arc::new(Mutex::new(reader));
-    control.set_read_deadline(in_millis(1));
+    control.set_read_deadline(Some(in_millis(1)));
     cx.step("reading from ten tasks");
     let mut tasks = JoinSet::new();
     for _ in 0..10 {
@@ -245,7 +245,7 @@ async fn racy_read(cx: Cx) -> Result<(), Failure> {
                 buf.fill(0);
                 if read.is_err() {
                     timed_out("the read", &read)?;
-                    control.set_read_deadline(in_millis(1));
+                    control.set_read_deadline(Some(in_millis(1)));
                 }
             }
             Ok(())
@@ -270,7 +270,7 @@ async fn racy_write(cx: Cx) -> Result<(), Failure> {
     let control = a.control();
     let (reader, writer) = split(a);
     let writer = Arc::new(Mutex::new(writer));
-    control.set_write_deadline(in_millis(1));
+    control.set_write_deadline(Some(in_millis(1)));
     cx.step("writing from ten tasks");
     let mut tasks = JoinSet::new();
     for _ in 0..10 {
@@ -280,7 +280,7 @@ async fn racy_write(cx: Cx) -> Result<(), Failure> {
                 let written = writer.lock().await.write(&[7; CHUNK]).await;
                 if written.is_err() {
                     timed_out("the write", &written)?;
-                    control.set_write_deadline(in_millis(1));
+                    control.set_write_deadline(Some(in_millis(1)));
                 }
             }
             Ok(())
@@ -293,7 +293,7 @@ async fn racy_write(cx: Cx) -> Result<(), Failure> {
 
 async fn read_timeout(cx: Cx) -> Result<(), Failure> {
     let (mut a, _echo, _stop) = echoed(&cx).await?;
-    a.control().set_read_deadline(long_ago());
+    a.control().set_read_deadline(Some(long_ago()));
     cx.step("reading after the read deadline");
     timed_out("the read", &a.read(&mut [0; CHUNK]).await)?;
     cx.step("writing after the read deadline");
@@ -308,7 +308,7 @@ async fn write_timeout(cx: Cx) -> Result<(), Failure> {
         stop: _stop,
     } = cx.pair().await?;
     send(&mut b, &[0; CHUNK]).await?;
-    a.control().set_write_deadline(long_ago());
+    a.control().set_write_deadline(Some(long_ago()));
     cx.step("writing after the write deadline");
     timed_out("the write", &a.write(&[0; CHUNK]).await)?;
     cx.step("reading after the write deadline");
@@ -319,7 +319,7 @@ async fn write_timeout(cx: Cx) -> Result<(), Failure> {
 async fn past_timeout(cx: Cx) -> Result<(), Failure> {
     let (mut a, _echo, _stop) = echoed(&cx).await?;
     roundtrip(&cx, &mut a).await?;
-    set_deadline(&*a.control(), long_ago());
+    set_deadline(&*a.control(), Some(long_ago()));
     timed_out("the write", &a.write(&[0; CHUNK]).await)?;
     timed_out("the read", &a.read(&mut [0; CHUNK]).await)?;
     roundtrip(&cx, &mut a).await
@@ -337,7 +337,7 @@ async fn present_timeout(cx: Cx) -> Result<(), Failure> {
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
         sleep(Duration::from_millis(100)).await;
-        set_deadline(&*control, long_ago());
+        set_deadline(&*control, Some(long_ago()));
         Ok(())
     });
     tasks.spawn(async move {
@@ -365,7 +365,7 @@ fn not_before(moment: Instant, what: &str) -> Result<(), Failure> {
 /// Writes until that fails.
 async fn until_error(writer: &mut WriteHalf<End>) -> io::Result<()> {
     loop {
-        writer.write(&[0; CHUNK]).await?;
+        let _ = writer.write(&[0; CHUNK]).await?;
     }
 }
 
@@ -376,7 +376,7 @@ async fn until_end(reader: &mut ReadHalf<End>) {
 
 async fn future_timeout(cx: Cx) -> Result<(), Failure> {
     let Pair { a, b, stop: _stop } = cx.pair().await?;
-    set_deadline(&*a.control(), in_millis(100));
+    set_deadline(&*a.control(), Some(in_millis(100)));
     let (mut reader, mut writer) = split(a);
     cx.step("waiting for a deadline");
     let mut buf = [0; CHUNK];
@@ -427,9 +427,9 @@ async fn concurrent_methods(cx: Cx) -> Result<(), Failure> {
         };
         let mut others = JoinSet::new();
         let methods: [fn(&dyn Control); 5] = [
-            |control| set_deadline(control, in_millis(10)),
-            |control| control.set_read_deadline(long_ago()),
-            |control| control.set_write_deadline(long_ago()),
+            |control| set_deadline(control, Some(in_millis(10))),
+            |control| control.set_read_deadline(Some(long_ago())),
+            |control| control.set_write_deadline(Some(long_ago())),
             |control| drop(control.local_addr()),
             |control| drop(control.peer_addr()),
         ];

@@ -33,7 +33,7 @@ impl<S> Gate<S> {
         (gate, shared)
     }
 
-    fn poll_open(&self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_open(&self, cx: &Context<'_>) -> Poll<()> {
         let mut state = self.shared.0.lock().unwrap_or_else(PoisonError::into_inner);
         if state.shut {
             state.waker = Some(cx.waker().clone());

@@ -22,7 +22,7 @@ impl<S> Storm<S> {
         }
     }
 
-    fn gust(&mut self, cx: &mut Context<'_>) -> bool {
+    fn gust(&mut self, cx: &Context<'_>) -> bool {
         let gust = self.rng.one_in(2);
         if gust {
             cx.waker().wake_by_ref();

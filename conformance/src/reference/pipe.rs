@@ -108,7 +108,7 @@ impl Pipe {
         change(&self.inbound, |lane| lane.end = Ending::Reset);
     }
 
-    fn write(&self, cx: &mut Context<'_>, bufs: &[&[u8]]) -> Poll<io::Result<usize>> {
+    fn write(&self, cx: &Context<'_>, bufs: &[&[u8]]) -> Poll<io::Result<usize>> {
         let total: usize = bufs.iter().map(|buf| buf.len()).sum();
         let (n, reader) = {
             let mut lane = lock(&self.outbound);
@@ -250,6 +250,6 @@ impl Control for PipeControl {
     }
 }
 
-/// The unread bytes that one direction of a [`reference`] pair holds: far below the sizes that cases send, so that
+/// The unread bytes that one direction of a [`reference()`] pair holds: far below the sizes that cases send, so that
 /// backpressure is part of them.
 pub const REFERENCE_CAPACITY: usize = 64 * 1024;
