@@ -1,12 +1,14 @@
+use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 use conn_conformance::mutants::{mutants, run_mutant};
 use conn_conformance::{CaseReport, Options, Report, Target, catalogue, run_all_with};
 
-use crate::{output, targets};
+use crate::{card, output, targets};
 
 /// Says whether connections keep their promises.
 #[derive(Debug, Parser)]
@@ -22,6 +24,18 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 #[non_exhaustive]
 pub enum Command {
+    /// Runs every built-in transport and writes the report card.
+    Card {
+        /// Where the Markdown goes; the same name with `.json` gets the figures.
+        #[arg(long, value_name = "FILE", default_value = "docs/report-card.md")]
+        output: PathBuf,
+        /// What random choices are drawn from.
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        seed: u64,
+        /// How many cases run at the same time.
+        #[arg(long, value_name = "N", default_value_t = 2)]
+        jobs: usize,
+    },
     /// Prints the catalogue of cases.
     List {
         /// How to print it.
@@ -93,6 +107,7 @@ impl Verdict {
 /// The command cannot be started: an unknown transport, a pattern that selects nothing; or `out` fails.
 pub fn run(args: &Args, out: &mut impl Write) -> Result<Verdict> {
     match &args.command {
+        Command::Card { output, seed, jobs } => card(output, *seed, *jobs, out),
         Command::List { format } => list(*format, out),
         Command::Mutants { format } => run_mutants(*format, out),
         Command::Run(args) => run_target(args, out),
@@ -106,6 +121,36 @@ fn list(format: Format, out: &mut impl Write) -> Result<Verdict> {
         Format::Junit => bail!("the catalogue has no JUnit form: use text or json"),
     }
     Ok(Verdict::Kept)
+}
+
+/// The card is about others: it is written whatever it says.
+fn card(path: &Path, seed: u64, jobs: usize, out: &mut impl Write) -> Result<Verdict> {
+    let mut reports = Vec::new();
+    for name in targets::NAMES {
+        let mut options = Options::default();
+        options.seed = seed;
+        options.jobs = jobs;
+        let report = run_all_with(&find_target(name)?, &options, progress);
+        writeln!(
+            out,
+            "{name}: {} passed, {} failed, {} skipped",
+            report.passed(),
+            report.failed(),
+            report.skipped()
+        )?;
+        reports.push(report);
+    }
+    let json = path.with_extension("json");
+    let mut file = create(path)?;
+    card::markdown(&reports, &mut file).with_context(|| format!("writing {}", path.display()))?;
+    let mut file = create(&json)?;
+    card::json(&reports, &mut file).with_context(|| format!("writing {}", json.display()))?;
+    writeln!(out, "written to {} and {}", path.display(), json.display())?;
+    Ok(Verdict::Kept)
+}
+
+fn create(path: &Path) -> Result<File> {
+    File::create(path).with_context(|| format!("creating {}", path.display()))
 }
 
 fn run_mutants(format: Format, out: &mut impl Write) -> Result<Verdict> {
