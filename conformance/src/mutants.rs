@@ -4,6 +4,7 @@
 //! names the case that must notice. [`run_mutant`] says whether it does, and whether Go's eleven cases alone would.
 
 mod control;
+mod session;
 mod stream;
 mod table;
 mod waking;
@@ -129,6 +130,14 @@ mod tests {
             .filter(|mutant| !is_caught(mutant))
             .collect();
         assert!(survivors.is_empty(), "{survivors:#?}");
+    }
+
+    #[test]
+    fn the_session_without_a_fault_keeps_every_promise() {
+        let target = session::flawed(session::Flaw::None);
+        let report = crate::run::run_all(&target, &Options::default());
+        assert_eq!(report.failed(), 0, "{report}");
+        assert!(report.passed() > 60, "{report}");
     }
 
     #[test]

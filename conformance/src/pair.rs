@@ -132,6 +132,7 @@ impl fmt::Debug for Stop {
 pub struct End {
     io: Wire,
     control: Option<Arc<dyn Control>>,
+    hold: Option<Box<dyn Any + Send>>,
 }
 
 impl End {
@@ -140,6 +141,7 @@ impl End {
         Self {
             io: Box::new(io),
             control: None,
+            hold: None,
         }
     }
 
@@ -148,7 +150,15 @@ impl End {
         Self {
             io: Box::new(io),
             control: Some(Arc::new(control)),
+            hold: None,
         }
+    }
+
+    /// Keeps `guard` until the end is dropped: a permit, a count of live streams.
+    #[must_use]
+    pub fn keep(mut self, guard: impl Send + 'static) -> Self {
+        self.hold = Some(Box::new(guard));
+        self
     }
 
     /// The control handle. Without one, a handle that does nothing: cases that need more are skipped by their

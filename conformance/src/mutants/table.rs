@@ -1,6 +1,7 @@
 //! The mutants by name.
 
 use super::control::{self, Flaw as Control};
+use super::session::{self, Flaw as Session};
 use super::stream::{self, Flaw as Stream};
 use super::waking::{self, Flaw as Waking};
 use super::{Mutant, REFERENCE_CAPS};
@@ -435,6 +436,36 @@ pub(super) static MUTANTS: &[Mutant] = &[
         "a header is expected in one read",
         "io.one_byte",
         || record(Record::SplitHeader),
+    ),
+    mutant(
+        "cancelled_accept_loses_stream",
+        "an accept that was dropped takes a stream with it",
+        "cancel.accept",
+        || session::flawed(Session::CancelledAcceptLosesStream),
+    ),
+    mutant(
+        "session_close_wakes_nobody",
+        "closing a session leaves its streams as they are",
+        "close.local_session_close_wakes_streams",
+        || session::flawed(Session::CloseWakesNobody),
+    ),
+    mutant(
+        "finished_streams_count",
+        "finished streams count against the limit",
+        "mux.open_close_storm",
+        || session::flawed(Session::FinishedStreamsCount),
+    ),
+    mutant(
+        "one_too_many_kills",
+        "one stream too many resets the others",
+        "mux.max_streams_is_stream_error",
+        || session::flawed(Session::OneTooManyKills),
+    ),
+    mutant(
+        "small_backlog",
+        "opening stalls until somebody accepts",
+        "mux.accept_backlog",
+        || session::flawed(Session::SmallBacklog),
     ),
     mutant(
         "unbounded_queue",
