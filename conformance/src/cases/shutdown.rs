@@ -62,6 +62,7 @@ async fn one_fin(cx: Cx) -> Result<(), Failure> {
     send_and_shutdown(&mut a, b"once").await?;
     cx.settle().await;
     let before = log.written();
+    cx.step("shutting down again");
     // Whether it succeeds is `shutdown.idempotent`'s business.
     let _ = a.shutdown().await;
     let _ = a.flush().await;
