@@ -67,25 +67,30 @@ pub fn run_all_with(
     options: &Options,
     progress: impl Fn(&CaseReport) + Sync,
 ) -> Report {
-    let cases: Vec<_> = catalogue()
-        .filter(|case| case.matches(&options.only))
-        .collect();
+    let selected = catalogue().filter(|case| case.matches(&options.only));
+    // What cases share through their target, such as a session cache, is freed by whichever thread replaces it: those
+    // that count one thread's memory run by themselves.
+    let (alone, together): (Vec<_>, Vec<_>) = selected
+        .enumerate()
+        .partition(|(_, case)| case.needs.contains(&Cap::Allocator));
     let next = AtomicUsize::new(0);
-    let results = Mutex::new(Vec::with_capacity(cases.len()));
+    let results = Mutex::new(Vec::with_capacity(alone.len() + together.len()));
+    let run = |&(i, case): &(usize, &'static Case)| {
+        let report = run_case(target, case, options);
+        progress(&report);
+        let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
+        results.push((i, report));
+    };
     std::thread::scope(|scope| {
-        for _ in 0..options.jobs.clamp(1, cases.len().max(1)) {
+        for _ in 0..options.jobs.clamp(1, together.len().max(1)) {
             scope.spawn(|| {
-                loop {
-                    let i = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(case) = cases.get(i) else { break };
-                    let report = run_case(target, case, options);
-                    progress(&report);
-                    let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
-                    results.push((i, report));
+                while let Some(case) = together.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    run(case);
                 }
             });
         }
     });
+    alone.iter().for_each(run);
     let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
     results.sort_by_key(|(i, _)| *i);
     Report {
