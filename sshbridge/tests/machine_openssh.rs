@@ -150,6 +150,32 @@ async fn a_killed_client_ends_what_it_ran() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_killed_client_hangs_up_what_sshd_ran() {
+    within(async {
+        for terminal in ["-T", "-tt"] {
+            let Some(bench) = Bench::of_sshd().await else {
+                return;
+            };
+            let login = format!("{}@machine", bench.user);
+            let mut client = bench
+                .client(&[terminal, "-n", &login, "echo $$; sleep 60; sleep 60"])
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut line = String::new();
+            let stdout = client.stdout.take().unwrap();
+            BufReader::new(stdout).read_line(&mut line).await.unwrap();
+            let id: u32 = line.trim().parse().unwrap();
+            client.kill().await.unwrap();
+            while lives(id) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn another_key_is_refused() {
     within(async {
         let Some(mut bench) = Bench::of_machine().await else {

@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::process::Stdio;
 use std::task::{Context, Poll};
 
+use rustix::process::{Pid, Signal, getsid, kill_process_group};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
@@ -24,8 +25,9 @@ use crate::key::AuthorizedKey;
 ///
 /// It gets a configuration, a host key and a list of the one admitted key of its own, in a temporary directory: nothing
 /// is written into anybody's home, no port is opened, and the machine's own configuration is not read. It runs as this
-/// program's user, so only where that is root can it let others in. What a session leaves running when its connection is
-/// cut is up to sshd: a terminal hangs up, a command without one meets a closed pipe.
+/// program's user, so only where that is root can it let others in. A command that still runs when its connection is cut is
+/// told to hang up: by its terminal, where it has one, and by us where it has none and the system is Linux (sshd itself
+/// leaves it alone).
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Sshd {
@@ -76,7 +78,10 @@ impl Sshd {
             host_key_line: directory.host_keys.public_line(),
             stream: SshdStream {
                 stream: UnixStream::from_std(ours)?,
-                _process: SshdProcess(child),
+                _process: SshdProcess {
+                    child,
+                    mark: directory.mark(),
+                },
                 _log: log,
                 _directory: directory,
             },
@@ -179,12 +184,39 @@ impl AsyncWrite for SshdStream {
 /// An sshd that is asked to end when it is dropped. It then tells its sessions and closes their terminals, which a killed
 /// one would not; the runtime reaps it.
 #[derive(Debug)]
-struct SshdProcess(Child);
+struct SshdProcess {
+    child: Child,
+    /// The variable by which the commands of its sessions are known.
+    mark: String,
+}
 
 impl Drop for SshdProcess {
     fn drop(&mut self) {
-        if let Some(group) = platform::Group::led_by(&self.0) {
+        if let Some(group) = platform::Group::led_by(&self.child) {
             group.signal(platform::Signal::TERM);
+        }
+        hang_up_commands(&self.mark);
+    }
+}
+
+/// Hangs up every command that was started with the variable `mark` and still leads its session: the connection that
+/// it ran for is gone. What a finished command left in the background has lost its leader, and is left alone.
+///
+/// Linux tells the environment that a process was started with; elsewhere there is nothing to find.
+fn hang_up_commands(mark: &str) {
+    let Ok(processes) = fs::read_dir("/proc") else {
+        return;
+    };
+    for process in processes.flatten() {
+        let id = process.file_name().to_str().and_then(|id| id.parse().ok());
+        let Some(id) = id.and_then(Pid::from_raw) else {
+            continue;
+        };
+        let environment = fs::read(process.path().join("environ")).unwrap_or_default();
+        let mut variables = environment.split(|byte| *byte == 0);
+        if variables.any(|variable| variable == mark.as_bytes()) && getsid(Some(id)) == Ok(id) {
+            // It may have ended since.
+            let _ = kill_process_group(id, Signal::HUP);
         }
     }
 }
@@ -223,6 +255,17 @@ impl Directory {
     fn config(&self) -> PathBuf {
         self.directory.path().join(CONFIG)
     }
+
+    fn mark(&self) -> String {
+        mark(self.directory.path())
+    }
+}
+
+/// The variable that every command of a connection is started with. The name of the directory is random, and a client
+/// cannot set it: what sshd sets itself comes last.
+fn mark(directory: &Path) -> String {
+    let name = directory.file_name().unwrap_or_default().to_string_lossy();
+    format!("{MARK}={name}")
 }
 
 /// Passes what sshd says on to our own log.
@@ -250,7 +293,9 @@ fn configuration(directory: &Path, user: &str, is_root: bool) -> io::Result<Stri
          AuthorizedKeysFile \"{directory}/{AUTHORIZED_KEYS}\"\n\
          AllowUsers {user}\n\
          UsePAM {pam}\n\
-         {SETTINGS}"
+         SetEnv {}\n\
+         {SETTINGS}",
+        mark(Path::new(directory)),
     ))
 }
 
@@ -297,6 +342,8 @@ Subsystem sftp internal-sftp
 
 /// What the admitted key may do besides running commands.
 const OPTIONS: &str = "restrict,pty,port-forwarding,agent-forwarding";
+
+const MARK: &str = "BUILDLET_SSHD";
 
 const AUTHORIZED_KEYS: &str = "authorized_keys";
 const CONFIG: &str = "sshd_config";
