@@ -1,9 +1,11 @@
 //! `run`.
 
+use std::time::Duration;
+
 use anyhow::Context;
-use buildlet_proto::client::Connect;
+use buildlet_proto::client::{Client, Connect};
 use buildlet_proto::coordinator::CoordinatorClient;
-use buildlet_proto::{Buildlet, ExecRequest, ProcessState, RelPath};
+use buildlet_proto::{ApiError, Buildlet, ErrorStatus, ExecRequest, ProcessState, RelPath};
 use tokio::io::AsyncReadExt;
 
 use crate::cli::Run;
@@ -21,20 +23,38 @@ pub(crate) async fn run<C: Connect>(
     let running = || format!("running {} on {}", args.command[0], instance.name);
     let mut execution = buildlet.exec(request).await.with_context(running)?;
     let mut chunk = vec![0; CHUNK];
-    loop {
-        let count = execution
-            .output
-            .read(&mut chunk)
-            .await
-            .with_context(running)?;
-        if count == 0 {
-            break;
+    let state = loop {
+        match execution.output.read(&mut chunk).await {
+            Ok(0) => break execution.state.await,
+            Ok(count) => {
+                streams.write(&chunk[..count])?;
+                streams.flush()?;
+            }
+            Err(error) => break Err(ApiError::bad_gateway(error.to_string())),
         }
-        streams.write(&chunk[..count])?;
-        streams.flush()?;
+    };
+    match state {
+        Ok(state) => Ok(exit(&state, streams)),
+        Err(error) => {
+            streams.warn(whose_fault(&buildlet).await);
+            Err(error).with_context(running)
+        }
     }
-    let state = execution.state.await.with_context(running)?;
-    Ok(exit(&state, streams))
+}
+
+/// Finds out which part of the way is broken, for a command that was cut in the middle: what is left of the way tells.
+async fn whose_fault<C: Connect>(buildlet: &Client<C>) -> String {
+    match tokio::time::timeout(DIAGNOSIS, buildlet.work_dir()).await {
+        Ok(Ok(_)) => {
+            "the connection was cut; the coordinator and the machine answer again, and the command was killed"
+                .to_owned()
+        }
+        Ok(Err(error)) if error.status() == ErrorStatus::BAD_GATEWAY => {
+            format!("the machine is lost, or the coordinator: {error}")
+        }
+        Ok(Err(error)) => format!("the lease or the coordinator: {error}"),
+        Err(_) => "neither the coordinator nor the machine answers".to_owned(),
+    }
 }
 
 fn request(args: &Run) -> Result<ExecRequest, Usage> {
@@ -92,6 +112,8 @@ fn exit(state: &ProcessState, streams: &mut Streams<'_>) -> Exit {
         })
 }
 
+/// How long an explanation may keep the user waiting.
+const DIAGNOSIS: Duration = Duration::from_secs(5);
 /// As much as a pipe holds.
 const CHUNK: usize = 64 * 1024;
 /// The signals that end programs, with their numbers and descriptions in Go's `syscall` package for Linux.
