@@ -10,7 +10,7 @@ use buildlet_proto::tls::{self, TlsStream};
 use http::{HeaderValue, Request, StatusCode};
 use revdial::backoff::FullJitter;
 use revdial::handshake::{HandshakeError, Upgraded, upgrade};
-use revdial::{Config, Listener};
+use revdial::{CloseReason, Config, Listener};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -49,8 +49,15 @@ impl Reverse {
                 Ok(link) => {
                     let began = Instant::now();
                     tracing::info!(coordinator = %self.host, "registered");
-                    serve(link, &server).await;
-                    if began.elapsed() >= STEADY {
+                    let reason = serve(link, &server).await;
+                    // The coordinator says goodbye at the end of each lease, and wants the machine back at once.
+                    let said_goodbye = matches!(reason, CloseReason::PeerClosed);
+                    if said_goodbye {
+                        tracing::info!("the coordinator closed the link");
+                    } else {
+                        tracing::warn!(%reason, "the link to the coordinator ended");
+                    }
+                    if said_goodbye || began.elapsed() >= STEADY {
                         soon.reset();
                     }
                     late.reset();
@@ -92,7 +99,7 @@ impl Reverse {
 }
 
 /// Serves what the coordinator opens, until the link ends; everything on it ends then.
-async fn serve(link: Upgraded<TlsStream<TcpStream>>, server: &Server<Machine>) {
+async fn serve(link: Upgraded<TlsStream<TcpStream>>, server: &Server<Machine>) -> CloseReason {
     let mut listener = Listener::new(link, Config::default());
     let mut connections = JoinSet::new();
     loop {
@@ -106,10 +113,7 @@ async fn serve(link: Upgraded<TlsStream<TcpStream>>, server: &Server<Machine>) {
                         }
                     });
                 }
-                Err(reason) => {
-                    tracing::warn!(%reason, "the link to the coordinator ended");
-                    return;
-                }
+                Err(reason) => return reason,
             },
             Some(_) = connections.join_next() => {}
         }
