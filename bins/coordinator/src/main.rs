@@ -1,6 +1,7 @@
 //! The coordinator. What it does is in [`coordinator::app`].
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use coordinator::app::{self, Args};
@@ -16,6 +17,8 @@ fn main() -> ExitCode {
         Err(error) => return fail(2, &error.into()),
     };
     let result = runtime.block_on(app::run(args, app::interrupted(), &mut std::io::stdout()));
+    // A read of standard input that nobody waits for any more must not keep the program.
+    runtime.shutdown_timeout(Duration::ZERO);
     match result {
         Ok(code) => code,
         Err(error) => fail(1, &error),
