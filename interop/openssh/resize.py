@@ -11,7 +11,9 @@ def resize(fd, rows, columns):
 
 
 def wait_for(fd, text, seconds=20):
-    seen, end = b"", time.time() + seconds
+    """Reads until `text` has been seen; what follows it waits for the next call."""
+    global seen
+    end = time.time() + seconds
     while text not in seen:
         left = end - time.time()
         if left <= 0 or not select.select([fd], [], [], left)[0]:
@@ -23,9 +25,10 @@ def wait_for(fd, text, seconds=20):
         if not chunk:
             sys.exit(f"ended before {text!r}, saw {seen!r}")
         seen += chunk
-    return seen
+    seen = seen[seen.index(text) + len(text):]
 
 
+seen = b""
 # Backslash and quotes keep the terminal's echo of the command apart from the output that is waited for.
 script = "echo is\\ $(stty size); read x; echo was\\ $(stty size); tty; exit 5"
 pid, fd = pty.fork()
