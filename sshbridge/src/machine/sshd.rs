@@ -193,7 +193,7 @@ struct SshdProcess {
 impl Drop for SshdProcess {
     fn drop(&mut self) {
         if let Some(group) = platform::Group::led_by(&self.child) {
-            group.signal(platform::Signal::TERM);
+            group.signal(Signal::TERM);
         }
         hang_up_commands(&self.mark);
     }
