@@ -53,6 +53,21 @@ async fn a_gateway_sets_the_environment_of_a_session() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_is_over_at_once_was_granted_all_the_same() {
+    within(async {
+        let machine = Machine::new();
+        let (conn, _) = machine.session().await;
+        for _ in 0..100 {
+            let mut channel = conn.open_session().await.unwrap();
+            channel.control.request(exec("exit 3")).await.unwrap();
+            let exit = collect(&mut *channel.source).await.exit;
+            assert_eq!(exit, Some(ChannelEvent::ExitStatus(3)));
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn sixteen_mebibytes_are_echoed_whole() {
     within(async {

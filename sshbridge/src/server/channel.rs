@@ -158,6 +158,8 @@ impl Channel {
         timeout: Duration,
     ) -> bool {
         let answer = tokio::select! {
+            // The answer comes first even where the command is over by now, and the channel with it.
+            biased;
             answer = tokio::time::timeout(timeout, control.request(request)) => {
                 answer.unwrap_or(Err(BackendError::TimedOut))
             }

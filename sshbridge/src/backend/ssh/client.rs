@@ -211,12 +211,14 @@ struct Half {
 }
 
 impl Half {
-    /// Runs `work` as long as the channel lasts.
+    /// Runs `work` as long as the channel lasts. What is done counts even where the channel ended in the same moment: a
+    /// command that is short is answered and over at once.
     async fn while_open<T>(
         &self,
         work: impl Future<Output = Result<T, BackendError>> + Send,
     ) -> Result<T, BackendError> {
         tokio::select! {
+            biased;
             result = work => result,
             () = self.port.gone.cancelled() => Err(BackendError::Closed),
         }
