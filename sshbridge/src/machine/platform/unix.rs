@@ -21,10 +21,11 @@ pub(crate) use rustix::process::Signal;
 /// Makes `command` the leader of a session and a process group of its own, so that it and its children can be signalled
 /// together and none of them is attached to the terminal of this program.
 ///
-/// Where the command's standard input is a terminal, that becomes the session's own.
+/// Where the command's standard input is a terminal, that becomes the session's own. Signals that this program was started
+/// with as ignored, as under `nohup` or in the background of a script, are ended by the command again as usual.
 #[expect(
     unsafe_code,
-    reason = "std has no stable setsid, and nothing at all for a controlling terminal"
+    reason = "std has no stable setsid, and nothing at all for a controlling terminal and for signals"
 )]
 pub(crate) fn lead_session(command: &mut Command, on_terminal: bool) {
     let start = move || -> io::Result<()> {
@@ -32,14 +33,29 @@ pub(crate) fn lead_session(command: &mut Command, on_terminal: bool) {
         if on_terminal {
             ioctl_tiocsctty(rustix::stdio::stdin())?;
         }
+        for signal in TERMINAL_SIGNALS {
+            // SAFETY: it changes what becomes of a signal in the child, where no handler of ours is to run any more.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
         Ok(())
     };
-    // SAFETY: between fork and exec the closure makes two plain system calls: it allocates nothing, takes no lock, and
+    // SAFETY: between fork and exec the closure makes plain system calls: it allocates nothing, takes no lock, and
     // standard input is open, because the standard library has put the child's in place before it runs the closure.
     unsafe {
         command.pre_exec(start);
     }
 }
+
+/// What a terminal and whoever closes it send.
+const TERMINAL_SIGNALS: [libc::c_int; 7] = [
+    libc::SIGHUP,
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGTERM,
+    libc::SIGTSTP,
+    libc::SIGTTIN,
+    libc::SIGTTOU,
+];
 
 /// The name that tells a shell that it is a login shell: that of its file after a hyphen.
 pub(crate) fn login_name(shell: &Path) -> OsString {
