@@ -109,7 +109,7 @@ mod tests {
         Environment::from_base(
             base.into_iter()
                 .map(|(name, value)| (name.into(), value.into())),
-            Path::new("/work"),
+            Path::new("/machine"),
             &strings(added),
             path.as_deref(),
         )
@@ -124,15 +124,18 @@ mod tests {
     fn the_last_of_a_name_wins() {
         let env = env(&["A=1", "A=2", "=x", "B"], None);
         assert_eq!(value(&env, "A").as_deref(), Some("2"));
-        assert_eq!(value(&env, "WORKDIR").as_deref(), Some("/work"));
-        assert_eq!(value(&env, "TMPDIR").as_deref(), Some("/work/tmp"));
+        assert_eq!(value(&env, "WORKDIR").as_deref(), Some("/machine"));
+        assert_eq!(value(&env, "TMPDIR").as_deref(), Some("/machine/tmp"));
         assert_eq!(value(&env, "B"), None);
     }
 
     #[test]
     fn the_path_is_made_of_the_old_one_and_the_work_directory() {
         let given = env(&["PATH=/sbin"], Some(&["$WORKDIR/bin", "$PATH", "/x"]));
-        assert_eq!(value(&given, "PATH").as_deref(), Some("/work/bin:/sbin:/x"));
+        assert_eq!(
+            value(&given, "PATH").as_deref(),
+            Some("/machine/bin:/sbin:/x")
+        );
         assert_eq!(value(&env(&[], None), "PATH").as_deref(), Some("/bin"));
         assert_eq!(value(&env(&[], Some(&[])), "PATH"), None);
     }
