@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use buildlet_proto::coordinator::Instance;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
@@ -12,7 +11,6 @@ use crate::access::Access;
 use crate::config::Config;
 use crate::go_keys::MasterKeys;
 use crate::instances::Instances;
-use crate::lease::Lease;
 use crate::pool::{CHECK_TIME, Health, Pool};
 use crate::store::Store;
 
@@ -59,11 +57,6 @@ impl Coordinator {
     /// Who may come in.
     pub fn access(&self) -> Access<'_> {
         Access::new(&self.config, &self.go_keys)
-    }
-
-    /// How the protocol shows a lease.
-    pub fn instance(&self, lease: &Lease) -> Instance {
-        lease.to_instance()
     }
 
     /// Ends leases that have expired and looks after machines that are idle, until shutdown.

@@ -47,8 +47,7 @@ pub(super) async fn create(
         return Ok(stream_status(waiting));
     }
     let lease = waiting.lease().await?;
-    let json =
-        serde_json::to_string_pretty(&waiting.instance(&lease)).expect("an instance is JSON");
+    let json = serde_json::to_string_pretty(&lease.to_instance()).expect("an instance is JSON");
     Ok(([(header::CONTENT_TYPE, JSON)], format!("{json}\n")).into_response())
 }
 
@@ -63,10 +62,7 @@ pub(super) async fn list(
         return Err(WebError::bad_request("GET required"));
     }
     let leases = coordinator.instances.list(Some(&user)).await?;
-    let instances: Vec<Instance> = leases
-        .iter()
-        .map(|lease| coordinator.instance(lease))
-        .collect();
+    let instances: Vec<Instance> = leases.iter().map(Lease::to_instance).collect();
     let json = serde_json::to_string_pretty(&instances).expect("instances are JSON");
     Ok(([(header::CONTENT_TYPE, JSON)], format!("{json}\n")).into_response())
 }
@@ -87,10 +83,6 @@ impl Waiting {
             .create(&self.user, &self.builder_type, &self.ticket)
             .await?)
     }
-
-    fn instance(&self, lease: &Lease) -> Instance {
-        self.coordinator.instance(lease)
-    }
 }
 
 /// The form of 2019: one JSON object a line, a status every five seconds until there is an instance or an error.
@@ -104,7 +96,7 @@ fn stream_status(waiting: Waiting) -> Response<Body> {
             biased;
             lease = waiting.lease() => {
                 let line = match lease {
-                    Ok(lease) => CreateLine::Buildlet(waiting.instance(&lease)),
+                    Ok(lease) => CreateLine::Buildlet(lease.to_instance()),
                     Err(error) => CreateLine::Error(error.message().to_owned()),
                 };
                 (line, None)
