@@ -4,7 +4,10 @@
 //! writer in different tasks steal each other's wake-ups; everyday tests, which use one task, pass.
 //!
 //! ```text
-//! cargo run -p conn-conformance --example toy
+//! $ cargo run -p conn-conformance --example toy
+//! failed io.bulk: expected an end within 30s, saw a case that is stuck, while sending both ways at once, in virtual time
+//! failed wake.rw_independent: expected the writer to be woken, saw nothing after all was read, while filling the
+//! connection, in virtual time
 //! ```
 
 use std::io;
@@ -17,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 
 #[expect(clippy::print_stdout, reason = "an example talks to its reader")]
 fn main() {
-    let caps = Caps::of(&[Cap::HalfClose, Cap::InMemory]);
+    let caps = Caps::of(&[Cap::HalfClose, Cap::InMemory, Cap::PeerGone]);
     let report = run_all(&Target::pairs("toy", toy, caps), &Options::default());
     println!("{report}");
 }

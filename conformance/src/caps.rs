@@ -13,15 +13,22 @@ pub enum Cap {
     /// The suite's [`CountingAllocator`](crate::CountingAllocator) is the global allocator. Never claimed: the suite
     /// finds out by itself.
     Allocator,
+    /// Streams can be opened from both sides of a session.
+    BothOpen,
     /// The bytes accepted while nobody reads are bounded: see [`Caps::bounded`].
     Bounded,
     /// [`Control::close`](crate::Control::close) ends both directions from any task.
     CloseHandle,
+    /// The end of the transport beneath is not taken for the end of the stream: the transport has an end of its own
+    /// to send, as TLS has and TCP has not.
+    CutVisible,
     /// [`Control::set_read_deadline`](crate::Control::set_read_deadline) and `set_write_deadline` work.
     Deadlines,
     /// A completed flush means that the transport beneath has taken every byte. Without it a flush promises no more
     /// than that the bytes are on their way.
     FlushOnWire,
+    /// [`MakeMux::frames`](crate::MakeMux::frames) knows the frames of the wire.
+    Frames,
     /// [`Mux::go_away`](crate::Mux::go_away) stops new streams and lets the open ones finish.
     GoAway,
     /// A shutdown ends our direction alone.
@@ -32,6 +39,11 @@ pub enum Cap {
     Layered,
     /// Several streams share the connection.
     Mux,
+    /// All streams of a session share one connection, so that an idle one costs little.
+    OneConnection,
+    /// Writes to a peer that is gone fail at last. Most transports have a word for it; that of Go's first revdial has
+    /// not, and takes such bytes for ever.
+    PeerGone,
     /// [`Mux::ping`](crate::Mux::ping) measures a round trip.
     Ping,
     /// A waker may poll the connection from within its call: nobody is woken under a lock that a poll takes.
@@ -46,6 +58,8 @@ pub enum Cap {
     StreamLimit,
     /// `is_write_vectored` is true, and vectored writes use more than their first buffer.
     Vectored,
+    /// A stream that is always ready yields to other tasks now and then, by tokio's budget.
+    Yields,
 }
 
 impl Cap {
@@ -53,15 +67,20 @@ impl Cap {
     pub const ALL: &'static [Self] = &[
         Self::Addresses,
         Self::Allocator,
+        Self::BothOpen,
         Self::Bounded,
         Self::CloseHandle,
+        Self::CutVisible,
         Self::Deadlines,
         Self::FlushOnWire,
+        Self::Frames,
         Self::GoAway,
         Self::HalfClose,
         Self::InMemory,
         Self::Layered,
         Self::Mux,
+        Self::OneConnection,
+        Self::PeerGone,
         Self::Ping,
         Self::ReentrantWake,
         Self::ResetHandle,
@@ -69,6 +88,7 @@ impl Cap {
         Self::SessionClose,
         Self::StreamLimit,
         Self::Vectored,
+        Self::Yields,
     ];
 
     /// The name in reports: `half_close`.
@@ -76,15 +96,20 @@ impl Cap {
         match self {
             Self::Addresses => "addresses",
             Self::Allocator => "counting_allocator",
+            Self::BothOpen => "both_open",
             Self::Bounded => "bounded",
             Self::CloseHandle => "close_handle",
+            Self::CutVisible => "cut_visible",
             Self::Deadlines => "deadlines",
             Self::FlushOnWire => "flush_on_wire",
+            Self::Frames => "frames",
             Self::GoAway => "go_away",
             Self::HalfClose => "half_close",
             Self::InMemory => "in_memory",
             Self::Layered => "layered",
             Self::Mux => "mux",
+            Self::OneConnection => "one_connection",
+            Self::PeerGone => "peer_gone",
             Self::Ping => "ping",
             Self::ReentrantWake => "reentrant_wake",
             Self::ResetHandle => "reset_handle",
@@ -92,6 +117,7 @@ impl Cap {
             Self::SessionClose => "session_close",
             Self::StreamLimit => "stream_limit",
             Self::Vectored => "vectored",
+            Self::Yields => "yields",
         }
     }
 
@@ -155,6 +181,19 @@ impl Caps {
         self
     }
 
+    /// Adds what `other` claims; of two numbers the one that is set, `other`'s where both are.
+    #[must_use]
+    pub const fn and(mut self, other: Self) -> Self {
+        self.set |= other.set;
+        if other.bound > 0 {
+            self.bound = other.bound;
+        }
+        if other.max_streams > 0 {
+            self.max_streams = other.max_streams;
+        }
+        self
+    }
+
     /// Claims that one direction accepts at most `bytes` while its reader does not read, all buffers on the way
     /// counted.
     #[must_use]
@@ -204,5 +243,8 @@ mod tests {
         let caps = Caps::NONE.bounded(64).max_streams(8);
         assert!(caps.has(Cap::Bounded) && caps.has(Cap::StreamLimit));
         assert_eq!((caps.bound(), caps.stream_limit()), (64, 8));
+        let more = caps.and(Caps::of(&[Cap::Mux]).bounded(32));
+        assert!(more.has(Cap::Mux) && more.has(Cap::StreamLimit));
+        assert_eq!((more.bound(), more.stream_limit()), (32, 8));
     }
 }

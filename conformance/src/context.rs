@@ -6,8 +6,9 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::caps::Caps;
-use crate::mux::{Mux, MuxPair, Side};
-use crate::pair::{Pair, Wire};
+use crate::fault::{Splice, SpliceHandle};
+use crate::mux::{FrameKind, Mux, MuxPair, Side};
+use crate::pair::{Pair, Wire, pipe};
 use crate::report::{Expecting, Failure, describe};
 use crate::rng::Rng;
 use crate::target::Target;
@@ -95,6 +96,26 @@ impl Cx {
                 .expecting("a fresh session over a byte pipe"),
             None => Err(Failure::new("a multiplexer", "a transport of connections")),
         }
+    }
+
+    /// A fresh session, and what slips frames into the server's end of its wire.
+    pub(crate) async fn spliced_session(&self) -> Result<(MuxPair, SpliceHandle), Failure> {
+        let mux = self.target.mux.clone();
+        let frame_len = move |bytes: &[u8]| {
+            let frames = mux.as_ref()?.frames()?;
+            frames.parse(bytes).map(|frame| frame.len)
+        };
+        let (a, b) = pipe();
+        let (b, handle) = Splice::new(b, frame_len);
+        let session = self.session_over(a, Box::new(b)).await?;
+        Ok((session, handle))
+    }
+
+    /// A frame of the multiplexer's wire that concerns the session.
+    pub(crate) fn frame(&self, kind: FrameKind) -> Result<Vec<u8>, Failure> {
+        let frames = self.target.mux.as_ref().and_then(|mux| mux.frames());
+        let frame = frames.and_then(|frames| frames.encode(kind));
+        frame.ok_or_else(|| Failure::new(format!("a frame of kind {kind:?}"), "none"))
     }
 
     /// One side of a session, whose peer the case plays itself.

@@ -16,6 +16,7 @@
 //! - [`Rate`] writes so many bytes per second.
 //! - [`Gate`] stops writing until it is opened.
 //! - [`Cut`] dies after so many bytes, or at once.
+//! - [`Splice`] slips bytes in between two frames.
 //! - [`Tap`] keeps a log of what went by.
 
 mod chop;
@@ -23,6 +24,7 @@ mod cut;
 mod delay;
 mod gate;
 mod rate;
+mod splice;
 mod storm;
 mod tap;
 
@@ -31,5 +33,6 @@ pub use cut::{Cut, CutHandle, Death};
 pub use delay::Delay;
 pub use gate::{Gate, GateHandle};
 pub use rate::Rate;
+pub use splice::{Splice, SpliceHandle};
 pub use storm::Storm;
 pub use tap::{Direction, Tap, TapLog};

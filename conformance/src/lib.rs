@@ -11,7 +11,7 @@
 //!     Ok(Pair::new(a, b))
 //! }
 //!
-//! let caps = Caps::of(&[Cap::HalfClose, Cap::InMemory]).bounded(4096);
+//! let caps = Caps::of(&[Cap::HalfClose, Cap::InMemory, Cap::PeerGone]).bounded(4096);
 //! let mut options = Options::default();
 //! options.only = "io.*".to_owned();
 //! let report = run_all(&Target::pairs("duplex", duplex, caps), &options);
@@ -32,7 +32,8 @@
 //! - [`run_all`], [`run_case`], [`Report`]: running them. A case runs on one thread in virtual time, where a lost
 //!   wake-up shows at once, and on several in real time; the cases about wakers are polled by hand.
 //! - [`fault`]: byte pipes that chop, delay, stall, die and listen, for any test.
-//! - [`reference`](mod@reference): a pair that keeps every promise; [`mutants`]: pairs that each break one.
+//! - [`reference`](mod@reference): a pair and a multiplexer that keep every promise; [`mutants`]: those that each break
+//!   one.
 
 #![warn(clippy::exhaustive_enums, clippy::exhaustive_structs)]
 
@@ -46,6 +47,7 @@ pub mod fault;
 pub mod mutants;
 mod mux;
 mod pair;
+mod panics;
 pub mod reference;
 mod report;
 mod rng;
@@ -60,7 +62,7 @@ pub use alloc::CountingAllocator;
 pub use caps::{Cap, Caps};
 pub use case::{Case, Group, catalogue, find};
 pub use deadlined::{DeadlineControl, Deadlined};
-pub use mux::{MakeMux, Mux, MuxPair, Side};
+pub use mux::{Frame, FrameKind, Frames, MakeMux, Mux, MuxPair, Side};
 pub use pair::{BoxFuture, Control, End, Io, MakePair, Over, Pair, Stop, Wire, over};
 pub use report::{CaseReport, Failure, Outcome, Report};
 pub use run::{Clocks, Options, run_all, run_all_with, run_case};

@@ -29,6 +29,62 @@ pub trait MakeMux: Send + Sync + 'static {
             Ok(MuxPair::new(client, server))
         })
     }
+
+    /// The frames of the wire, where the multiplexer has a wire of frames: for the cases that slip one in. Claim
+    /// [`Cap::Frames`](crate::Cap::Frames) with it.
+    fn frames(&self) -> Option<&dyn Frames> {
+        None
+    }
+}
+
+/// Reads and writes the frames of a multiplexer's wire.
+pub trait Frames: Send + Sync + 'static {
+    /// The frame at the head of `bytes`, or `None` while its header is incomplete.
+    fn parse(&self, bytes: &[u8]) -> Option<Frame>;
+
+    /// A frame of this kind that concerns the session and not a stream, or `None` where the wire has none.
+    fn encode(&self, kind: FrameKind) -> Option<Vec<u8>>;
+}
+
+/// One frame of a wire.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Frame {
+    /// What it says.
+    pub kind: FrameKind,
+    /// The stream that it concerns, 0 for the session.
+    pub stream: u64,
+    /// The bytes that it takes on the wire.
+    pub len: usize,
+}
+
+impl Frame {
+    /// A frame of `len` bytes, its header included.
+    pub fn new(kind: FrameKind, stream: u64, len: usize) -> Self {
+        Self { kind, stream, len }
+    }
+}
+
+/// What a frame says.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum FrameKind {
+    /// It carries bytes of a stream.
+    Data,
+    /// It ends one direction of a stream.
+    Finish,
+    /// It announces that no more streams may be opened.
+    GoAway,
+    /// It opens a stream.
+    Open,
+    /// Something else.
+    Other,
+    /// It asks for a sign of life.
+    Ping,
+    /// It is one.
+    Pong,
+    /// It ends a stream as a failure.
+    Reset,
 }
 
 /// Which end of a session.
@@ -41,7 +97,8 @@ pub enum Side {
     Server,
 }
 
-/// One side of a session. Streams may be opened from both sides unless the protocol forbids it.
+/// One side of a session. Streams may be opened from both sides where [`Cap::BothOpen`](crate::Cap::BothOpen) is
+/// claimed, by the client alone otherwise.
 pub trait Mux: Send + Sync + 'static {
     /// Opens a stream to the peer.
     fn open(&self) -> BoxFuture<'_, io::Result<End>>;
@@ -110,8 +167,8 @@ impl MakePair for OneStream {
 async fn one_stream(session: MuxPair) -> io::Result<Pair> {
     let open = async {
         let mut a = session.client.open().await?;
-        // Some multiplexers announce a stream with its first write only.
-        let _ = a.write(&[]).await?;
+        // Some multiplexers announce a stream with its first write only. Others fail it, at which `io.zero_write` looks.
+        let _ = a.write(&[]).await;
         a.flush().await?;
         Ok(a)
     };

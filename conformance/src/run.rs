@@ -14,6 +14,7 @@ use crate::alloc;
 use crate::caps::Cap;
 use crate::case::{Body, Case, catalogue};
 use crate::context::{Cx, Mode};
+use crate::panics::Panics;
 use crate::report::{CaseReport, Failure, Outcome, Report};
 use crate::target::Target;
 
@@ -165,12 +166,18 @@ fn attempt(
     let limit = case.limit.min(options.patience);
     let (done, result) = sync_channel(1);
     let (stop, stopped) = oneshot::channel();
+    let watch = Panics::default();
     let spawned = std::thread::Builder::new()
         .name(case.id.to_owned())
         .spawn(move || {
-            let run = AssertUnwindSafe(|| run_on(mode, case, cx, stopped));
+            watch.watch();
+            let run = AssertUnwindSafe(|| run_on(mode, case, cx, stopped, &watch));
             let ended = std::panic::catch_unwind(run)
-                .unwrap_or_else(|panic| Err(Failure::new("no panic", panic_text(&*panic))));
+                .unwrap_or_else(|panic| {
+                    watch.none()?;
+                    Err(Failure::new("no panic", panic_text(&*panic)))
+                })
+                .and_then(|()| watch.none());
             // Nobody listens any more once the watchdog has given up.
             let _ = done.send(ended);
         });
@@ -212,9 +219,10 @@ fn run_on(
     case: &Case,
     cx: Cx,
     stopped: oneshot::Receiver<Duration>,
+    panics: &Panics,
 ) -> Result<(), Failure> {
-    let runtime =
-        runtime(mode).map_err(|error| Failure::new("a runtime to run on", error.to_string()))?;
+    let runtime = runtime(mode, panics.clone())
+        .map_err(|error| Failure::new("a runtime to run on", error.to_string()))?;
     let (Body::Steps(run) | Body::Tasks(run) | Body::Virtual(run)) = case.body;
     let steps = matches!(case.body, Body::Steps(_));
     let outcome = runtime.block_on(async {
@@ -234,14 +242,18 @@ fn run_on(
             outcome = tokio::time::timeout(case.limit, body) => {
                 outcome.unwrap_or_else(|_| stuck(case.limit, "a case that is stuck"))
             }
-            Ok(limit) = stopped => stuck(limit, "tasks that go round and round"),
+            // Virtual time stands still only while somebody works.
+            Ok(limit) = stopped => stuck(limit, match mode {
+                Mode::Paused => "tasks that go round and round",
+                Mode::Current | Mode::Threads => "a case that is stuck",
+            }),
         }
     });
     runtime.shutdown_background();
     outcome
 }
 
-fn runtime(mode: Mode) -> std::io::Result<Runtime> {
+fn runtime(mode: Mode, panics: Panics) -> std::io::Result<Runtime> {
     match mode {
         Mode::Current => Builder::new_current_thread().enable_all().build(),
         Mode::Paused => Builder::new_current_thread()
@@ -250,6 +262,7 @@ fn runtime(mode: Mode) -> std::io::Result<Runtime> {
             .build(),
         Mode::Threads => Builder::new_multi_thread()
             .worker_threads(2)
+            .on_thread_start(move || panics.watch())
             .enable_all()
             .build(),
     }

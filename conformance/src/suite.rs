@@ -54,7 +54,7 @@ pub fn check(target: &Target, id: &str) {
 ///     Ok(Pair::new(a, b))
 /// }
 ///
-/// suite!(duplex_keeps_its_promises, duplex, Caps::of(&[Cap::HalfClose, Cap::InMemory]));
+/// suite!(duplex_keeps_its_promises, duplex, Caps::of(&[Cap::HalfClose, Cap::InMemory, Cap::PeerGone]));
 /// ```
 #[macro_export]
 macro_rules! suite {

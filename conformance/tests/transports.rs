@@ -1,6 +1,8 @@
 //! The suite run on transports that must pass it.
 
-use conn_conformance::reference::{REFERENCE_CAPACITY, record, reference};
+use conn_conformance::reference::{
+    REFERENCE_CAPACITY, SESSION_BOUND, SESSION_STREAMS, record, reference, sessions,
+};
 use conn_conformance::{
     Cap, Caps, CountingAllocator, Deadlined, End, Over, Pair, Wire, over, suite,
 };
@@ -16,7 +18,7 @@ async fn duplex() -> std::io::Result<Pair> {
 suite!(
     tokio_duplex,
     duplex,
-    Caps::of(&[Cap::HalfClose, Cap::InMemory]).bounded(4096)
+    Caps::of(&[Cap::HalfClose, Cap::InMemory, Cap::PeerGone]).bounded(4096)
 );
 
 async fn perfect() -> std::io::Result<Pair> {
@@ -32,6 +34,7 @@ suite!(
         Cap::Deadlines,
         Cap::HalfClose,
         Cap::InMemory,
+        Cap::PeerGone,
         Cap::ReentrantWake,
         Cap::ResetHandle,
         Cap::ResetVisible,
@@ -50,13 +53,39 @@ suite!(
     record_layer,
     records(),
     Caps::of(&[
+        Cap::CutVisible,
         Cap::FlushOnWire,
         Cap::HalfClose,
         Cap::InMemory,
         Cap::Layered,
+        Cap::PeerGone,
         Cap::ResetVisible,
     ])
     .bounded(256 * 1024)
+);
+
+suite!(
+    mux reference_session,
+    sessions(),
+    Caps::of(&[
+        Cap::BothOpen,
+        Cap::CutVisible,
+        Cap::FlushOnWire,
+        Cap::Frames,
+        Cap::GoAway,
+        Cap::HalfClose,
+        Cap::InMemory,
+        Cap::Layered,
+        Cap::OneConnection,
+        Cap::PeerGone,
+        Cap::Ping,
+        Cap::ReentrantWake,
+        Cap::ResetVisible,
+        Cap::SessionClose,
+        Cap::Yields,
+    ])
+    .bounded(SESSION_BOUND)
+    .max_streams(SESSION_STREAMS)
 );
 
 async fn deadlined() -> std::io::Result<Pair> {
@@ -73,6 +102,7 @@ suite!(
         Cap::CloseHandle,
         Cap::Deadlines,
         Cap::HalfClose,
-        Cap::InMemory
+        Cap::InMemory,
+        Cap::PeerGone
     ])
 );

@@ -1,12 +1,13 @@
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 use conn_conformance::mutants::{mutants, run_mutant};
-use conn_conformance::{CaseReport, Options, Report, Target, catalogue, run_all_with};
+use conn_conformance::{CaseReport, Options, Target, catalogue, run_all_with};
 
 use crate::{card, output, targets};
 
@@ -115,29 +116,31 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<Verdict> {
 }
 
 fn list(format: Format, out: &mut impl Write) -> Result<Verdict> {
-    match format {
-        Format::Text => output::list_text(out)?,
-        Format::Json => output::list_json(out)?,
+    printed(match format {
+        Format::Text => output::list_text(out),
+        Format::Json => output::list_json(out),
         Format::Junit => bail!("the catalogue has no JUnit form: use text or json"),
-    }
+    })?;
     Ok(Verdict::Kept)
 }
 
 /// The card is about others: it is written whatever it says.
 fn card(path: &Path, seed: u64, jobs: usize, out: &mut impl Write) -> Result<Verdict> {
     let mut reports = Vec::new();
-    for name in targets::NAMES {
+    for built_in in targets::ALL {
         let mut options = Options::default();
         options.seed = seed;
         options.jobs = jobs;
-        let report = run_all_with(&find_target(name)?, &options, progress);
-        writeln!(
+        show(|| format!("{} with seed {seed}", built_in.name));
+        let report = run_all_with(&built_in.target(), &options, progress);
+        printed(writeln!(
             out,
-            "{name}: {} passed, {} failed, {} skipped",
+            "{}: {} passed, {} failed, {} skipped",
+            built_in.name,
             report.passed(),
             report.failed(),
             report.skipped()
-        )?;
+        ))?;
         reports.push(report);
     }
     let json = path.with_extension("json");
@@ -145,7 +148,12 @@ fn card(path: &Path, seed: u64, jobs: usize, out: &mut impl Write) -> Result<Ver
     card::markdown(&reports, &mut file).with_context(|| format!("writing {}", path.display()))?;
     let mut file = create(&json)?;
     card::json(&reports, &mut file).with_context(|| format!("writing {}", json.display()))?;
-    writeln!(out, "written to {} and {}", path.display(), json.display())?;
+    printed(writeln!(
+        out,
+        "written to {} and {}",
+        path.display(),
+        json.display()
+    ))?;
     Ok(Verdict::Kept)
 }
 
@@ -154,15 +162,24 @@ fn create(path: &Path) -> Result<File> {
 }
 
 fn run_mutants(format: Format, out: &mut impl Write) -> Result<Verdict> {
-    let rows: Vec<_> = mutants()
-        .iter()
-        .map(|mutant| (mutant, run_mutant(mutant)))
-        .collect();
-    match format {
-        Format::Text => output::mutants_text(&rows, out)?,
-        Format::Json => output::mutants_json(&rows, out)?,
-        Format::Junit => bail!("the mutants have no JUnit form: use text or json"),
+    if format == Format::Junit {
+        bail!("the mutants have no JUnit form: use text or json");
     }
+    let mut rows = Vec::new();
+    for mutant in mutants() {
+        let start = Instant::now();
+        let report = run_mutant(mutant);
+        show(|| {
+            let outcome = if report.killed { "killed" } else { "SURVIVED" };
+            let seconds = start.elapsed().as_secs_f64();
+            format!("{outcome:8} {} ({seconds:.2} s)", mutant.name)
+        });
+        rows.push((mutant, report));
+    }
+    printed(match format {
+        Format::Json => output::mutants_json(&rows, out),
+        Format::Text | Format::Junit => output::mutants_text(&rows, out),
+    })?;
     Ok(Verdict::of(rows.iter().all(|(_, report)| report.killed)))
 }
 
@@ -178,24 +195,32 @@ fn run_target(args: &RunArgs, out: &mut impl Write) -> Result<Verdict> {
     options.seed = args.seed.unwrap_or_else(random_seed);
     options.only.clone_from(&args.only);
     options.jobs = args.jobs;
+    // Before anything can hang or be interrupted.
+    show(|| format!("{} with seed {}", args.on, options.seed));
     let report = run_all_with(&target, &options, progress);
-    match args.format {
-        Format::Text => output::run_text(&report, out)?,
-        Format::Json => output::run_json(&report, out)?,
-        Format::Junit => output::run_junit(&report, out)?,
-    }
-    Ok(verdict(&report))
+    printed(match args.format {
+        Format::Text => output::run_text(&report, out),
+        Format::Json => output::run_json(&report, out),
+        Format::Junit => output::run_junit(&report, out),
+    })?;
+    Ok(Verdict::of(report.failed() == 0))
 }
 
-fn verdict(report: &Report) -> Verdict {
-    Verdict::of(report.failed() == 0)
+/// Whoever closed our output has seen enough; the verdict stands all the same.
+fn printed(outcome: io::Result<()>) -> Result<()> {
+    match outcome {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        outcome => Ok(outcome?),
+    }
 }
 
 fn find_target(name: &str) -> Result<Target> {
-    targets::find(name).with_context(|| {
+    let found = targets::find(name).map(targets::BuiltIn::target);
+    found.with_context(|| {
+        let names: Vec<_> = targets::ALL.iter().map(|built_in| built_in.name).collect();
         format!(
             "no transport is called {name:?}; there are {}",
-            targets::NAMES.join(", ")
+            names.join(", ")
         )
     })
 }
@@ -205,17 +230,20 @@ fn random_seed() -> u64 {
     RandomState::new().hash_one(std::process::id()) % 1_000_000
 }
 
-/// Shows each case as it ends, where somebody watches.
+/// Shows each case as it ends.
 fn progress(report: &CaseReport) {
-    let mut err = std::io::stderr().lock();
+    show(|| {
+        let seconds = report.took.as_secs_f64();
+        let (outcome, id) = (report.outcome.name(), report.case.id);
+        format!("{outcome:7} {id} ({seconds:.2} s)")
+    });
+}
+
+/// Writes a line where somebody watches.
+fn show(line: impl FnOnce() -> String) {
+    let mut err = io::stderr().lock();
     if err.is_terminal() {
         // Progress is a courtesy: a terminal that is gone does not end the run.
-        let _ = writeln!(
-            err,
-            "{:7} {} ({:.2} s)",
-            report.outcome.name(),
-            report.case.id,
-            report.took.as_secs_f64()
-        );
+        let _ = writeln!(err, "{}", line());
     }
 }

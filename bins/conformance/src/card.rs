@@ -2,7 +2,6 @@
 
 use std::io::{self, Write};
 
-use anyhow::Result;
 use conn_conformance::{CaseReport, Group, Outcome, Report};
 use serde_json::Value;
 
@@ -14,7 +13,8 @@ pub(crate) fn markdown(reports: &[Report], out: &mut impl Write) -> io::Result<(
         out,
         "# Report card\n\nWritten by `conformance card`. Each cell says how many cases passed, and how many failed \
          after a slash; a dash\nmeans that the transport claims nothing that the group is about. Skipped cases are \
-         counted in the last column.\n"
+         counted in the last column.\nEach failure names the command that shows it again; one that was seen on several \
+         threads is a race, and may take\nseveral attempts. Each case ran once, so a race may also hide behind a pass.\n"
     )?;
     write!(out, "| transport |")?;
     for group in Group::ALL {
@@ -31,7 +31,7 @@ pub(crate) fn markdown(reports: &[Report], out: &mut impl Write) -> io::Result<(
             out,
             "- `{}`: {}",
             report.target,
-            targets::about(&report.target)
+            targets::find(&report.target).map_or("", |built_in| built_in.about)
         )?;
     }
     failures(reports, out)
@@ -75,8 +75,55 @@ fn failures(reports: &[Report], out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-/// The card for programs: the reports of `run`, in an array.
-pub(crate) fn json(reports: &[Report], out: &mut impl Write) -> Result<()> {
-    let reports: Vec<Value> = reports.iter().map(output::report_value).collect();
-    output::write_json(&Value::from(reports), out)
+/// The card for programs: an array of reports, with a line for each case, so that two cards can be compared line by line.
+/// How long a case took is left out: it is never the same twice.
+pub(crate) fn json(reports: &[Report], out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, "[")?;
+    for (i, report) in reports.iter().enumerate() {
+        writeln!(
+            out,
+            r#" {{"target": {}, "seed": {}, "passed": {}, "failed": {}, "skipped": {}, "cases": ["#,
+            Value::from(&*report.target),
+            report.seed,
+            report.passed(),
+            report.failed(),
+            report.skipped()
+        )?;
+        for (i, case) in report.cases.iter().enumerate() {
+            writeln!(
+                out,
+                r#"  {{"id": {}, "outcome": {}, "detail": {}}}{}"#,
+                Value::from(case.case.id),
+                Value::from(case.outcome.name()),
+                case.outcome.detail().map_or(Value::Null, Value::from),
+                comma(i, report.cases.len())
+            )?;
+        }
+        writeln!(out, " ]}}{}", comma(i, reports.len()))?;
+    }
+    writeln!(out, "]")
+}
+
+fn comma(i: usize, len: usize) -> &'static str {
+    if i + 1 < len { "," } else { "" }
+}
+
+#[cfg(test)]
+mod tests {
+    use conn_conformance::{Options, run_all};
+
+    use super::*;
+
+    #[test]
+    fn the_card_for_programs_is_json_with_a_line_for_each_case() {
+        let mut options = Options::default();
+        options.only = "addr.*".to_owned();
+        let target = targets::find("unix").unwrap().target();
+        let reports = vec![run_all(&target, &options), run_all(&target, &options)];
+        let mut out = Vec::new();
+        json(&reports, &mut out).unwrap();
+        let value: Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(value[1]["cases"][0]["outcome"], "skipped");
+        assert_eq!(String::from_utf8(out).unwrap().lines().count(), 8);
+    }
 }

@@ -2,7 +2,6 @@
 
 use std::io::{self, Write};
 
-use anyhow::Result;
 use conn_conformance::mutants::{Mutant, MutantReport};
 use conn_conformance::{Group, Outcome, Report, catalogue};
 use serde_json::{Value, json};
@@ -31,7 +30,7 @@ pub(crate) fn list_text(out: &mut impl Write) -> io::Result<()> {
 }
 
 /// The catalogue, everything that is known of each case.
-pub(crate) fn list_json(out: &mut impl Write) -> Result<()> {
+pub(crate) fn list_json(out: &mut impl Write) -> io::Result<()> {
     let cases: Vec<Value> = catalogue()
         .map(|case| {
             let needs: Vec<_> = case.needs.iter().map(|cap| cap.name()).collect();
@@ -76,11 +75,11 @@ pub(crate) fn run_text(report: &Report, out: &mut impl Write) -> io::Result<()> 
 }
 
 /// `{target, seed, passed, failed, skipped, cases: [{id, outcome, seconds, detail}]}`.
-pub(crate) fn run_json(report: &Report, out: &mut impl Write) -> Result<()> {
+pub(crate) fn run_json(report: &Report, out: &mut impl Write) -> io::Result<()> {
     write_json(&report_value(report), out)
 }
 
-pub(crate) fn report_value(report: &Report) -> Value {
+fn report_value(report: &Report) -> Value {
     let cases: Vec<Value> = report
         .cases
         .iter()
@@ -103,9 +102,10 @@ pub(crate) fn report_value(report: &Report) -> Value {
     })
 }
 
-pub(crate) fn write_json(value: &Value, out: &mut impl Write) -> Result<()> {
-    serde_json::to_writer_pretty(&mut *out, value)?;
-    writeln!(out)?;
+fn write_json(value: &Value, out: &mut impl Write) -> io::Result<()> {
+    // By way of a string: whoever closed our output is an `io::Error` then, and not one of JSON's.
+    let text = serde_json::to_string_pretty(value)?;
+    writeln!(out, "{text}")?;
     Ok(())
 }
 
@@ -150,7 +150,7 @@ fn percent(part: usize, whole: usize) -> String {
 }
 
 /// `{mutants, killed, nettest_killed, rows: [{mutant, fault, killed_by, named_case}]}`.
-pub(crate) fn mutants_json(rows: &[Row], out: &mut impl Write) -> Result<()> {
+pub(crate) fn mutants_json(rows: &[Row], out: &mut impl Write) -> io::Result<()> {
     let (killed, nettest_killed) = kills(rows);
     let table: Vec<Value> = rows
         .iter()

@@ -5,7 +5,7 @@
     reason = "a test that cannot start its program has failed"
 )]
 
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -29,7 +29,7 @@ fn list_shows_every_case_with_its_alias() {
     let listed = text(&conformance(&["list"]));
     assert!(listed.contains("io.bulk") && listed.contains("nettest.BasicIO"));
     let cases = json(&["list", "--format", "json"]);
-    assert!(cases.as_array().unwrap().len() >= 90);
+    assert!(cases.as_array().unwrap().len() >= 100);
 }
 
 #[test]
@@ -102,31 +102,89 @@ fn junit_is_xml_with_a_case_for_each_test() {
     assert!(xml.trim_end().ends_with("</testsuite>"));
 }
 
+/// What a run of everything against yamux or tokio-yamux must show: defects that were found by other means.
 #[test]
 fn the_known_defects_of_others_show() {
-    let failing = |target: &str, id: &str| {
-        let report = json(&["run", "--on", target, "--only", id, "--format", "json"]);
-        assert_eq!(report["failed"], 1, "{target} {id}: {report:#}");
+    let failing = |target: &str, ids: &[&str]| {
+        let report = json(&["run", "--on", target, "--jobs", "2", "--format", "json"]);
+        let cases = report["cases"].as_array().unwrap();
+        for id in ids {
+            let case = cases.iter().find(|case| case["id"] == *id).unwrap();
+            assert_eq!(case["outcome"], "failed", "{target} {id}");
+        }
     };
-    for id in [
-        "io.zero_read",
-        "shutdown.one_fin",
-        "drop.without_shutdown_is_reset",
-        "peer_gone.writer_unblocks",
-        "cut.transport_is_error",
-        "mux.acceptor_speaks_first",
-        "mux.max_streams_is_stream_error",
-        "close.local_session_close_wakes_streams",
-    ] {
-        failing("yamux", id);
+    failing(
+        "yamux",
+        &[
+            "close.local_session_close_wakes_streams",
+            "cut.transport_is_error",
+            "drop.behind_data_is_reset",
+            "drop.half_closed_responder",
+            "drop.without_shutdown_is_reset",
+            "drop.write_after_peer_reset",
+            "flush.one_write",
+            "flush.pending_under_backpressure",
+            "io.zero_read",
+            "io.zero_write_silent",
+            "mux.acceptor_speaks_first",
+            "mux.fair",
+            "mux.goaway_drains",
+            "mux.max_streams_is_stream_error",
+            "mux.unsolicited_pong",
+            "peer_gone.writer_unblocks",
+            "shutdown.one_fin",
+            "write.after_shutdown",
+        ],
+    );
+    failing(
+        "tokio-yamux",
+        &[
+            "bp.slow_reader_isolated",
+            "cut.transport_is_error",
+            "flush.pending_under_backpressure",
+            "half.read_after_own_shutdown",
+            "io.zero_write_silent",
+            "mux.latency_under_bulk",
+            "peer_gone.writer_unblocks",
+            "wake.write_only",
+        ],
+    );
+}
+
+#[test]
+fn our_own_transports_keep_what_they_claim() {
+    for target in ["revdial-v1", "revdial-v3", "connect-ssh"] {
+        let output = conformance(&["run", "--on", target, "--only", "nettest.*"]);
+        assert!(output.status.success(), "{}", text(&output));
     }
-    for id in [
-        "half.read_after_own_shutdown",
-        "cut.transport_is_error",
-        "peer_gone.writer_unblocks",
-        "wake.write_only",
-        "bp.slow_reader_isolated",
-    ] {
-        failing("tokio-yamux", id);
-    }
+}
+
+#[test]
+fn a_closed_output_does_not_change_the_verdict() {
+    let exit = |target: &str| {
+        let mut running = Command::new(env!("CARGO_BIN_EXE_conformance"))
+            .args(["run", "--on", target, "--only", "io.zero_read"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(running.stdout.take());
+        let output = running.wait_with_output().unwrap();
+        assert!(output.stderr.is_empty(), "{output:?}");
+        output.status.code()
+    };
+    assert_eq!(exit("duplex"), Some(0));
+    assert_eq!(exit("yamux"), Some(1));
+}
+
+#[test]
+fn a_run_without_a_seed_draws_one_and_says_which() {
+    let seed = |output: &Output| -> u64 {
+        let text = text(output);
+        let (_, seed) = text.rsplit_once("(seed ").unwrap();
+        seed.trim_end().trim_end_matches(')').parse().unwrap()
+    };
+    let run = || seed(&conformance(&["run", "--on", "duplex", "--only", "eof.*"]));
+    let seeds = [run(), run(), run()];
+    assert!(seeds[0] != seeds[1] || seeds[1] != seeds[2], "{seeds:?}");
 }

@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::case::page;
 use crate::context::{Cx, ensure, expect_broken, receive, send};
 use crate::fault::{Cut, Death};
-use crate::pair::{Pair, Wire, pipe};
+use crate::pair::{End, Pair, Wire, pipe};
 use crate::report::Failure;
 
 page! { Cut;
@@ -13,7 +13,7 @@ page! { Cut;
         promise: "When the transport dies, a reader gets what had come and then an error, never a clean end.",
         source: "RFC 8446 section 6.1: a truncated stream must not look whole",
         bug: "yamux 0.14.1 and tokio-yamux 0.3.20 show a cut as a clean end after part of the data",
-        secs: 10, needs: [Layered], Tasks: transport_is_error,
+        secs: 10, needs: [CutVisible, Layered], Tasks: transport_is_error,
     }
     WAKES_PARKED = "cut.wakes_parked", "a cut wakes who waits" {
         promise: "When the transport dies, pending reads and pending writes of both ends fail.",
@@ -25,7 +25,7 @@ page! { Cut;
         promise: "Wherever a short exchange is cut, the reader sees a prefix and an error, or all of it and the end.",
         source: "RFC 8446 section 6.1",
         bug: "truncation that goes unnoticed only where the cut falls between two frames",
-        secs: 60, needs: [Layered], Tasks: every_byte,
+        secs: 60, needs: [CutVisible, Layered], Tasks: every_byte,
     }
 }
 
@@ -53,43 +53,48 @@ async fn transport_is_error(cx: Cx) -> Result<(), Failure> {
 }
 
 async fn wakes_parked(cx: Cx) -> Result<(), Failure> {
-    let (a, b, handle) = cuttable(None, Death::Error);
-    let Pair { a, b, stop: _stop } = cx.pair_over(a, b).await?;
-    let mut tasks = tokio::task::JoinSet::new();
-    for (name, end) in [("the first", a), ("the second", b)] {
-        let (mut reader, mut writer) = tokio::io::split(end);
-        tasks.spawn(async move {
-            let mut byte = [0];
-            (
-                format!("{name} end's read"),
-                reader.read_exact(&mut byte).await.map(drop),
-            )
-        });
-        tasks.spawn(async move {
-            let flood = vec![0; 64 * 1024];
-            loop {
-                if let Err(error) = writer.write_all(&flood).await {
-                    return (format!("{name} end's write"), Err(error));
-                }
-            }
-        });
-    }
-    // One byte is read, at most: both ends' writers fill everything on the way and park.
-    cx.settle().await;
-    handle.cut();
-    for left in (1..=4).rev() {
-        cx.step(format!("{left} of 4 parked operations to end"));
-        let Some(Ok((name, outcome))) = tasks.join_next().await else {
-            return Err(Failure::new("an end of every operation", "a panic"));
-        };
-        // The reads had a byte to read before the cut.
-        ensure(
-            outcome.is_err() || name.ends_with("read"),
-            format!("{name} to fail"),
-            "success",
-        )?;
+    for parked in [Parked::Reads, Parked::Writes] {
+        let (a, b, handle) = cuttable(None, Death::Error);
+        let Pair { a, b, stop: _stop } = cx.pair_over(a, b).await?;
+        let mut tasks = tokio::task::JoinSet::new();
+        for end in [a, b] {
+            tasks.spawn(parked.until_error(end));
+        }
+        // Nobody writes, or nobody reads: everything on the way is empty, or full.
+        cx.settle().await;
+        handle.cut();
+        for ended in 0..2 {
+            cx.step(format!(
+                "cutting pending {parked:?}, of which {ended} of 2 ended"
+            ));
+            let outcome = tasks.join_next().await;
+            ensure(
+                matches!(outcome, Some(Ok(Err(_)))),
+                format!("pending {parked:?} to fail"),
+                format!("{outcome:?}"),
+            )?;
+        }
     }
     Ok(())
+}
+
+/// What is pending at both ends when the transport dies.
+#[derive(Clone, Copy, Debug)]
+enum Parked {
+    Reads,
+    Writes,
+}
+
+impl Parked {
+    async fn until_error(self, mut end: End) -> std::io::Result<()> {
+        let flood = vec![0; 64 * 1024];
+        loop {
+            match self {
+                Self::Reads => return end.read_exact(&mut [0]).await.map(drop),
+                Self::Writes => end.write_all(&flood).await?,
+            }
+        }
+    }
 }
 
 async fn every_byte(cx: Cx) -> Result<(), Failure> {
@@ -121,8 +126,14 @@ enum Exchange {
 /// Sends `whole` over a pipe that dies after `cut_at` bytes.
 async fn cut_once(cx: &Cx, whole: &[u8], cut_at: u64, death: Death) -> Result<Exchange, Failure> {
     let (a, b, _) = cuttable(Some(cut_at), death);
-    // A cut within the handshake may well fail it.
-    let Ok(Ok(pair)) = cx.within("a handshake to end", cx.pair_over(a, b)).await else {
+    // A cut within the handshake may well fail it, but must not hang it.
+    let made = cx.within("a handshake that is cut to end", cx.pair_over(a, b));
+    let made = made.await.map_err(|failure| {
+        failure.at(format!(
+            "with a cut at byte {cut_at} of the wire ({death:?})"
+        ))
+    })?;
+    let Ok(pair) = made else {
         return Ok(Exchange::Broken);
     };
     let Pair { mut a, mut b, stop } = pair;

@@ -175,6 +175,14 @@ async fn split_halves(cx: Cx) -> Result<(), Failure> {
         send(&mut writer, &data).await?;
         writer.flush().await.expecting("a flush to succeed")
     };
+    // Slowly, so that the write is pending at most timeouts.
+    let received = async {
+        for piece in data.chunks(32 * 1024) {
+            receive(&mut b, piece).await?;
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        Ok(())
+    };
     cx.step("writing while reads time out");
-    tokio::try_join!(timeouts, written, receive(&mut b, &data)).map(drop)
+    tokio::try_join!(timeouts, written, received).map(drop)
 }

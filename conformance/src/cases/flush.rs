@@ -6,11 +6,11 @@ use std::task::Poll;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use crate::case::page;
-use crate::context::{Cx, ensure, receive};
+use crate::context::{Cx, ensure, receive, send};
 use crate::fault::{Gate, Tap};
 use crate::pair::{Pair, pipe};
 use crate::report::{Expecting, Failure};
-use crate::step::CountingWaker;
+use crate::step::{CountingWaker, poll_write};
 
 page! { Flush;
     PROGRESS = "flush.progress", "a flush means that bytes are on the wire" {
@@ -31,6 +31,12 @@ page! { Flush;
         bug: "a buffering wrapper under a protocol that never flushes",
         secs: 10, needs: [], Tasks: no_data_lost_if_never_called,
     }
+    ONE_WRITE = "flush.one_write", "a small message is one write" {
+        promise: "A message of 64 bytes reaches the transport beneath in one write, its framing included.",
+        source: "RFC 896: small packets; one system call and one packet each",
+        bug: "yamux 0.14.1 writes a frame's header and its body one after the other",
+        secs: 10, needs: [Layered], Tasks: one_write,
+    }
 }
 
 async fn progress(cx: Cx) -> Result<(), Failure> {
@@ -42,6 +48,7 @@ async fn progress(cx: Cx) -> Result<(), Failure> {
         stop: _stop,
     } = cx.pair_over(Box::new(wire), other).await?;
     cx.settle().await;
+    cx.step("flushing 1000 bytes");
     let before = log.written();
     let n = a
         .write(&cx.rng().bytes(1000))
@@ -65,9 +72,18 @@ async fn pending_under_backpressure(cx: Cx) -> Result<(), Failure> {
         stop: _stop,
     } = cx.pair_over(Box::new(wire), other).await?;
     cx.settle().await;
+    cx.step("flushing 4 bytes while the wire takes nothing");
     gate.shut();
-    let n = a.write(b"held").await.expecting("a write to succeed")?;
     let waker = CountingWaker::new();
+    let n = match poll_write(&mut a, &mut waker.context(), b"held") {
+        Poll::Ready(written) => written.expecting("a write to succeed")?,
+        Poll::Pending => {
+            // A transport without a buffer of its own takes nothing, and so has nothing to flush.
+            gate.open();
+            cx.step("writing after the wire takes bytes again");
+            return tokio::try_join!(send(&mut a, b"held"), receive(&mut b, b"held")).map(drop);
+        }
+    };
     for _ in 0..3 {
         let poll = Pin::new(&mut a).poll_flush(&mut waker.context());
         ensure(
@@ -104,4 +120,28 @@ async fn no_data_lost_if_never_called(cx: Cx) -> Result<(), Failure> {
     let read = receive(&mut b, &b"keystroke"[..n]);
     cx.within("bytes that nobody flushed to arrive", read)
         .await?
+}
+
+async fn one_write(cx: Cx) -> Result<(), Failure> {
+    let (wire, other) = pipe();
+    let (wire, log) = Tap::new(wire);
+    let Pair {
+        mut a,
+        mut b,
+        stop: _stop,
+    } = cx.pair_over(Box::new(wire), other).await?;
+    cx.settle().await;
+    for message in 1..=10 {
+        let before = log.writes();
+        tokio::try_join!(send(&mut a, &[7; 64]), receive(&mut b, &[7; 64]))?;
+        cx.settle().await;
+        let writes = log.writes() - before;
+        ensure(
+            writes == 1,
+            "one write to the transport for 64 bytes",
+            format!("{writes}"),
+        )
+        .map_err(|failure| failure.at(format!("at message {message}")))?;
+    }
+    Ok(())
 }

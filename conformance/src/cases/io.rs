@@ -11,7 +11,7 @@ use crate::case::page;
 use crate::context::{
     Cx, ensure, receive, receive_in, receive_to_end, same, send, send_and_shutdown, send_in,
 };
-use crate::fault::{Chop, Storm};
+use crate::fault::{Chop, Storm, Tap};
 use crate::pair::{Pair, Wire, pipe};
 use crate::report::{Expecting, Failure, describe};
 use crate::step::{CountingWaker, poll_read, poll_write};
@@ -46,6 +46,12 @@ page! { Io;
         source: "tokio's AsyncWrite",
         bug: "an empty write that reaches the peer as the end of the stream",
         secs: 10, needs: [], Steps: zero_write,
+    }
+    ZERO_WRITE_SILENT = "io.zero_write_silent", "a write of nothing sends nothing" {
+        promise: "A write of no bytes, and the flush behind it, put nothing on the wire.",
+        source: "tokio's AsyncWrite; POSIX write(2) with a count of 0",
+        bug: "yamux 0.14.1 and tokio-yamux 0.3.20 send an empty frame, and so bytes that nobody accounts for",
+        secs: 10, needs: [Layered], Steps: zero_write_silent,
     }
     VECTORED_EQ = "io.vectored_eq", "vectored writes are concatenation" {
         promise: "A vectored write takes a prefix of its buffers put end to end, with empty ones among them and more than 1024 of them.",
@@ -226,10 +232,13 @@ async fn zero_write(cx: Cx) -> Result<(), Failure> {
         stop: _stop,
     } = cx.pair().await?;
     let waker = CountingWaker::new();
+    cx.step("writing nothing");
     match poll_write(&mut a, &mut waker.context(), &[]) {
         Poll::Ready(Ok(0)) => {}
         Poll::Ready(Ok(n)) => return Err(Failure::new("a write of 0 bytes", format!("of {n}"))),
-        Poll::Ready(Err(error)) => return Err(Failure::new("Ok(0)", describe(&error))),
+        Poll::Ready(Err(error)) => {
+            return Err(Failure::new("a write of 0 bytes", describe(&error)));
+        }
         Poll::Pending => return Err(Failure::new("a write of nothing to be ready", "pending")),
     }
     a.flush().await.expecting("a flush to succeed")?;
@@ -244,6 +253,31 @@ async fn zero_write(cx: Cx) -> Result<(), Failure> {
     send(&mut a, b"x").await?;
     cx.step("reading after an empty write");
     receive(&mut b, b"x").await
+}
+
+async fn zero_write_silent(cx: Cx) -> Result<(), Failure> {
+    let (wire, other) = pipe();
+    let (wire, log) = Tap::new(wire);
+    let Pair {
+        mut a,
+        b: _b,
+        stop: _stop,
+    } = cx.pair_over(Box::new(wire), other).await?;
+    send(&mut a, b"x").await?;
+    cx.settle().await;
+    cx.step("writing nothing");
+    let before = log.written();
+    let waker = CountingWaker::new();
+    // Whether it is ready is `io.zero_write`'s business.
+    let _ = poll_write(&mut a, &mut waker.context(), &[]);
+    a.flush().await.expecting("a flush to succeed")?;
+    cx.settle().await;
+    let more = log.written() - before;
+    ensure(
+        more == 0,
+        "no byte on the wire after a write of nothing",
+        format!("{more} bytes"),
+    )
 }
 
 async fn vectored_eq(cx: Cx) -> Result<(), Failure> {

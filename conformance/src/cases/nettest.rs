@@ -229,7 +229,18 @@ async fn racy_read(cx: Cx) -> Result<(), Failure> {
     } = cx.pair().await?;
     let mut source = JoinSet::new();
     let noise = cx.rng().bytes(CHUNK);
-    source.spawn(async move { while b.write_all(&noise).await.is_ok() {} });
+    // Go's source never rests; this one does now and then, so that some reads have to wait, in virtual time as well.
+    source.spawn(async move {
+        loop {
+            for _ in 0..16 {
+                if b.write_all(&noise).await.is_err() {
+                    return;
+                }
+            }
+            let _ = b.flush().await;
+            sleep(Duration::from_millis(3)).await;
+        }
+    });
     let control = a.control();
     let (reader, writer) = split(a);
     let reader = Arc::new(Mutex::new(reader));
@@ -265,7 +276,15 @@ async fn racy_write(cx: Cx) -> Result<(), Failure> {
     let mut sink = JoinSet::new();
     sink.spawn(async move {
         let mut buf = [0; CHUNK];
-        while let Ok(1..) = b.read(&mut buf).await {}
+        // It rests now and then, so that some writes have to wait, in virtual time as well.
+        for i in 1_usize.. {
+            if !matches!(b.read(&mut buf).await, Ok(1..)) {
+                return;
+            }
+            if i % 16 == 0 {
+                sleep(Duration::from_millis(3)).await;
+            }
+        }
     });
     let control = a.control();
     let (reader, writer) = split(a);

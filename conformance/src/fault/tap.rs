@@ -1,4 +1,4 @@
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -32,6 +32,7 @@ struct Log {
     kept: usize,
     read: u64,
     written: u64,
+    writes: u64,
 }
 
 impl<S> Tap<S> {
@@ -57,6 +58,11 @@ impl TapLog {
         self.lock().written
     }
 
+    /// How many writes there were of at least one byte, each by one call.
+    pub fn writes(&self) -> u64 {
+        self.lock().writes
+    }
+
     /// The reads and writes so far, in order, as far as their first MiB goes.
     pub fn entries(&self) -> Vec<(Direction, Vec<u8>)> {
         self.lock().entries.clone()
@@ -69,7 +75,10 @@ impl TapLog {
         let mut log = self.lock();
         match direction {
             Direction::In => log.read += bytes.len() as u64,
-            Direction::Out => log.written += bytes.len() as u64,
+            Direction::Out => {
+                log.written += bytes.len() as u64;
+                log.writes += 1;
+            }
         }
         if log.kept + bytes.len() <= KEPT {
             log.kept += bytes.len();
@@ -115,6 +124,24 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Tap<S> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_shutdown(cx)
     }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+        if let Poll::Ready(Ok(n)) = &poll {
+            let bytes = bufs.iter().flat_map(|buf| buf.iter().copied());
+            self.log
+                .add(Direction::Out, &bytes.take(*n).collect::<Vec<u8>>());
+        }
+        poll
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
 }
 
 /// The most bytes that a log keeps; sums go on.
@@ -133,7 +160,7 @@ mod tests {
         a.write_all(b"out").await.unwrap();
         b.write_u8(b'i').await.unwrap();
         a.read_u8().await.unwrap();
-        assert_eq!((log.read(), log.written()), (1, 3));
+        assert_eq!((log.read(), log.written(), log.writes()), (1, 3, 1));
         let entries = [
             (Direction::Out, b"out".to_vec()),
             (Direction::In, b"i".to_vec()),

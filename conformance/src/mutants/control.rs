@@ -7,7 +7,7 @@
 
 use std::io::{self, ErrorKind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker, ready};
 
@@ -62,14 +62,23 @@ pub(super) enum Flaw {
     DeadlineNeverCleared,
     DeadlineNotMovedEarlier,
     DeadlineNotMovedLater,
+    DeadlineOnlyAtStart,
+    DeadlinesRunOut,
+    PendingReadTimeoutIsInterrupted,
+    PendingWriteTimeoutIsInterrupted,
     ReadAfterCloseIsEnd,
     ReadDeadlineIgnored,
+    ReadTimeoutFailsNextWrite,
     ResetDoesNotWake,
+    ResetDoesNotWakeReader,
     ResetHangsOurselves,
     ResetIsNothing,
+    ResetLeavesHole,
+    SecondClosePanics,
     TimeoutIsWouldBlock,
     TimeoutKillsConnection,
     WriteDeadlineIgnored,
+    WriteDeadlineOnlyWhenBlocked,
 }
 
 /// The reference pair with a flaw in both ends.
@@ -85,11 +94,15 @@ pub(super) fn flawed(flaw: Flaw) -> Target {
                 closed: AtomicBool::new(false),
                 was_reset: AtomicBool::new(false),
                 read_deadline: Mutex::default(),
+                write_deadline: Mutex::default(),
+                settings: AtomicUsize::new(0),
             });
             let flawed = Flawed {
                 end,
                 shared: Arc::clone(&shared),
                 dead: false,
+                parked: [false; 2],
+                fails_next_write: false,
             };
             End::with_control(flawed, FlawedControl(shared))
         };
@@ -103,6 +116,7 @@ pub(super) fn flawed(flaw: Flaw) -> Target {
 struct Mute {
     readers: AtomicBool,
     writers: AtomicBool,
+    hole: AtomicBool,
 }
 
 struct Shared {
@@ -112,6 +126,8 @@ struct Shared {
     closed: AtomicBool,
     was_reset: AtomicBool,
     read_deadline: Mutex<Option<Instant>>,
+    write_deadline: Mutex<Option<Instant>>,
+    settings: AtomicUsize,
 }
 
 impl Shared {
@@ -123,6 +139,18 @@ impl Shared {
         self.read_deadline
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_deadline(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.write_deadline
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this setting of a deadline is one too many.
+    fn used_up(&self) -> bool {
+        let settings = self.settings.fetch_add(1, Ordering::SeqCst);
+        self.is(Flaw::DeadlinesRunOut) && settings >= 200
     }
 
     /// Does something while the chosen wake-ups are lost.
@@ -139,7 +167,11 @@ struct FlawedControl(Arc<Shared>);
 
 impl Control for FlawedControl {
     fn close(&self) {
-        self.0.closed.store(true, Ordering::SeqCst);
+        let again = self.0.closed.swap(true, Ordering::SeqCst);
+        assert!(
+            !(again && self.0.is(Flaw::SecondClosePanics)),
+            "closed twice"
+        );
         let sound = &self.0.sound;
         match self.0.flaw {
             Flaw::CloseIsNothing => {}
@@ -158,6 +190,11 @@ impl Control for FlawedControl {
         self.0.was_reset.store(true, Ordering::SeqCst);
         match self.0.flaw {
             Flaw::ResetIsNothing => {}
+            Flaw::ResetDoesNotWakeReader => self.0.muted(true, false, |sound| sound.reset()),
+            Flaw::ResetLeavesHole => {
+                self.0.mute.hole.store(true, Ordering::SeqCst);
+                self.0.sound.reset();
+            }
             Flaw::ResetDoesNotWake => self.0.muted(true, true, |sound| sound.reset()),
             _ => self.0.sound.reset(),
         }
@@ -167,7 +204,9 @@ impl Control for FlawedControl {
         let old = std::mem::replace(&mut *self.0.deadline(), deadline);
         let waiting = old.is_some_and(|old| old > Instant::now());
         match self.0.flaw {
+            _ if self.0.used_up() => return,
             Flaw::ReadDeadlineIgnored | Flaw::DataBeatsDeadline => return,
+            Flaw::DeadlineOnlyAtStart => return,
             Flaw::DeadlineNeverCleared if deadline.is_none() => return,
             Flaw::DeadlineNotMovedLater if waiting && deadline > old => return,
             Flaw::DeadlineNotMovedEarlier if waiting && deadline < old => return,
@@ -183,8 +222,12 @@ impl Control for FlawedControl {
     }
 
     fn set_write_deadline(&self, deadline: Option<Instant>) {
+        *self.0.write_deadline() = deadline;
         match self.0.flaw {
+            _ if self.0.used_up() => {}
             Flaw::WriteDeadlineIgnored => {}
+            // Looked at where a write would block: see `write_then_deadline`.
+            Flaw::WriteDeadlineOnlyWhenBlocked => {}
             Flaw::DeadlineDoesNotWake => self
                 .0
                 .muted(true, true, |sound| sound.set_write_deadline(deadline)),
@@ -230,6 +273,8 @@ struct Flawed {
     end: End,
     shared: Arc<Shared>,
     dead: bool,
+    parked: [bool; 2],
+    fails_next_write: bool,
 }
 
 impl Flawed {
@@ -258,17 +303,45 @@ impl Flawed {
         }
     }
 
-    /// Spoils an error.
-    fn spoil<T>(&mut self, outcome: io::Result<T>) -> io::Result<T> {
+    /// Spoils an error of a read (0) or a write (1).
+    fn spoil<T>(&mut self, way: usize, outcome: io::Result<T>) -> io::Result<T> {
+        let parked = std::mem::take(&mut self.parked[way]);
         let Err(error) = outcome else { return outcome };
         if error.kind() != ErrorKind::TimedOut {
             return Err(error);
         }
         self.dead = true;
-        if self.shared.is(Flaw::TimeoutIsWouldBlock) {
-            return Err(ErrorKind::WouldBlock.into());
+        match self.shared.flaw {
+            Flaw::TimeoutIsWouldBlock => return Err(ErrorKind::WouldBlock.into()),
+            Flaw::PendingReadTimeoutIsInterrupted if parked && way == 0 => {
+                return Err(ErrorKind::Interrupted.into());
+            }
+            Flaw::PendingWriteTimeoutIsInterrupted if parked && way == 1 => {
+                return Err(ErrorKind::Interrupted.into());
+            }
+            Flaw::ReadTimeoutFailsNextWrite if way == 0 => self.fails_next_write = true,
+            _ => {}
         }
         Err(error)
+    }
+
+    /// Loses what comes next.
+    fn fall_into_hole(&mut self, cx: &mut Context<'_>) {
+        if self.shared.mute.hole.swap(false, Ordering::SeqCst) {
+            let mut lost = [0; 100];
+            let _ = Pin::new(&mut self.end).poll_read(cx, &mut ReadBuf::new(&mut lost));
+        }
+    }
+
+    /// Looks at the deadline only where the write would block.
+    fn write_then_deadline(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.shared.sound.set_write_deadline(None);
+        if let Poll::Ready(outcome) = Pin::new(&mut self.end).poll_write(cx, buf) {
+            return Poll::Ready(outcome);
+        }
+        let deadline = *self.shared.write_deadline();
+        self.shared.sound.set_write_deadline(deadline);
+        Pin::new(&mut self.end).poll_write(cx, buf)
     }
 
     /// Looks at the deadline only where the read would block.
@@ -301,12 +374,22 @@ impl AsyncRead for Flawed {
         if self.shared.is(Flaw::DataBeatsDeadline) {
             return self.read_then_deadline(&mut cx, buf);
         }
-        let outcome = ready!(Pin::new(&mut self.end).poll_read(&mut cx, buf));
+        let passed = self
+            .shared
+            .deadline()
+            .is_some_and(|deadline| deadline <= Instant::now());
+        if self.shared.is(Flaw::DeadlineOnlyAtStart) && passed {
+            return Poll::Ready(Err(ErrorKind::TimedOut.into()));
+        }
+        self.fall_into_hole(&mut cx);
+        let poll = Pin::new(&mut self.end).poll_read(&mut cx, buf);
+        self.parked[0] |= poll.is_pending();
+        let outcome = ready!(poll);
         let closed = self.shared.closed.load(Ordering::SeqCst);
         if self.shared.is(Flaw::ReadAfterCloseIsEnd) && closed {
             return Poll::Ready(Ok(()));
         }
-        Poll::Ready(self.spoil(outcome))
+        Poll::Ready(self.spoil(0, outcome))
     }
 }
 
@@ -321,8 +404,16 @@ impl AsyncWrite for Flawed {
         }
         let waker = self.waker(false, cx);
         let mut cx = Context::from_waker(&waker);
-        let outcome = ready!(Pin::new(&mut self.end).poll_write(&mut cx, buf));
-        Poll::Ready(self.spoil(outcome))
+        if std::mem::take(&mut self.fails_next_write) {
+            return Poll::Ready(Err(ErrorKind::BrokenPipe.into()));
+        }
+        let poll = match self.shared.flaw {
+            Flaw::WriteDeadlineOnlyWhenBlocked => self.write_then_deadline(&mut cx, buf),
+            _ => Pin::new(&mut self.end).poll_write(&mut cx, buf),
+        };
+        self.parked[1] |= poll.is_pending();
+        let outcome = ready!(poll);
+        Poll::Ready(self.spoil(1, outcome))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

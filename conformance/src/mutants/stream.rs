@@ -24,8 +24,11 @@ pub(super) enum Flaw {
     CancelledReadLosesByte,
     CancelledWriteIsSent,
     CrossedEndsAreAnError,
+    DropBehindDataIsEnd,
     DropDiscards,
     DropIsEnd,
+    EachMessagePins4K,
+    EachWriteTakesAMiB,
     EmptyStreamNeverEnds,
     EndAfter64K,
     EndDropped,
@@ -33,6 +36,9 @@ pub(super) enum Flaw {
     EndThenError,
     FillsTheBuffer,
     HoldsSmallWrites,
+    MessagesRemembered,
+    MessagesStop,
+    NagleForEver,
     NeverResumes,
     OddWritesLoseAByte,
     OverreportsWrites,
@@ -40,9 +46,11 @@ pub(super) enum Flaw {
     ReadClearsBuffer,
     ResetIsEnd,
     ResponderDropIsEnd,
+    SecondEndLost,
     SecondShutdownFails,
     ShutdownDiscardsSmallWrites,
     ShutdownEndsBoth,
+    SmallWritesOvertake,
     StopsReadingAfterOwnEnd,
     StopsWritingAfterPeerEnd,
     VectoredEmptyFirst,
@@ -50,6 +58,7 @@ pub(super) enum Flaw {
     VectoredSum,
     WriteAfterShutdownHangs,
     WriteAfterShutdownTaken,
+    WriteZeroWhenPeerGone,
     WriterStuckWhenPeerGone,
     ZeroReadConsumes,
     ZeroReadPends,
@@ -76,11 +85,14 @@ struct Flawed {
     read: usize,
     last: u8,
     written: usize,
+    written_last: usize,
     pendings: usize,
     finished: bool,
     peer_ended: bool,
     read_parked: Option<usize>,
     held: Vec<u8>,
+    overtaken: Vec<u8>,
+    hoard: Vec<Vec<u8>>,
 }
 
 impl Flawed {
@@ -91,11 +103,14 @@ impl Flawed {
             read: 0,
             last: 0,
             written: 0,
+            written_last: 0,
             pendings: 0,
             finished: false,
             peer_ended: false,
             read_parked: None,
             held: Vec::new(),
+            overtaken: Vec::new(),
+            hoard: Vec::new(),
         }
     }
 
@@ -139,6 +154,9 @@ impl Flawed {
             _ => {}
         }
         self.last = last.unwrap_or(self.last);
+        if self.is(Flaw::MessagesRemembered) {
+            self.hoard.push(Vec::with_capacity(16));
+        }
     }
 
     /// Answers a read without asking the sound connection, where the flaw says so.
@@ -155,6 +173,7 @@ impl Flawed {
             }
             Flaw::EndAfter64K if self.read >= 1 << 16 => Some(Poll::Ready(Ok(()))),
             Flaw::ShutdownEndsBoth if self.finished => Some(Poll::Ready(Ok(()))),
+            Flaw::MessagesStop if self.read >= 8 * 400 && len <= 8 => Some(Poll::Pending),
             _ if kept_from_reading && self.read >= 1 << 18 => Some(Poll::Pending),
             _ => None,
         }
@@ -192,6 +211,15 @@ impl Flawed {
                 Some(Poll::Pending)
             }
             Flaw::NeverResumes if self.pendings > 4 => Some(Poll::Pending),
+            Flaw::SmallWritesOvertake if buf.len() < 16 && self.written_last >= 4096 => {
+                self.overtaken.extend_from_slice(buf);
+                self.written_last = 0;
+                Some(Poll::Ready(Ok(buf.len())))
+            }
+            Flaw::NagleForEver if buf.len() < 16 && self.held.len() < 16 => {
+                self.held.extend_from_slice(buf);
+                Some(Poll::Ready(Ok(buf.len())))
+            }
             Flaw::HoldsSmallWrites | Flaw::ShutdownDiscardsSmallWrites if buf.len() < 16 => {
                 self.held.extend_from_slice(buf);
                 Some(Poll::Ready(Ok(buf.len())))
@@ -202,6 +230,10 @@ impl Flawed {
 
     /// Sends what was held back.
     fn release(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.overtaken.is_empty() {
+            let n = ready!(Pin::new(&mut self.end).poll_write(cx, &self.overtaken))?;
+            self.overtaken.drain(..n);
+        }
         while !self.held.is_empty() && !self.is(Flaw::FillsTheBuffer) {
             let n = ready!(Pin::new(&mut self.end).poll_write(cx, &self.held))?;
             self.held.drain(..n);
@@ -257,7 +289,9 @@ impl AsyncWrite for Flawed {
         if this.is(Flaw::CancelledWriteIsSent) && this.held.first() == buf.first() {
             this.held.clear();
         }
-        ready!(this.release(cx))?;
+        if this.overtaken.is_empty() {
+            ready!(this.release(cx))?;
+        }
         let odd = this.is(Flaw::OddWritesLoseAByte) && buf.len() > 1 && buf.len() % 4096 == 1;
         let sent = &buf[..buf.len() - usize::from(odd)];
         let poll = Pin::new(&mut this.end).poll_write(cx, sent);
@@ -265,17 +299,26 @@ impl AsyncWrite for Flawed {
             (Poll::Pending, Flaw::CancelledWriteIsSent) => this.held = buf[..1].to_vec(),
             (Poll::Pending, _) => this.pendings += 1,
             (Poll::Ready(Err(_)), Flaw::WriterStuckWhenPeerGone) => return Poll::Pending,
+            (Poll::Ready(Err(_)), Flaw::WriteZeroWhenPeerGone) => {
+                return Poll::Ready(Err(ErrorKind::WriteZero.into()));
+            }
             _ => {}
         }
         let n = ready!(poll)?;
         this.written += n;
+        this.written_last = n;
+        match this.flaw {
+            Flaw::EachMessagePins4K => this.hoard.push(Vec::with_capacity(4096)),
+            Flaw::EachWriteTakesAMiB => this.hoard.push(Vec::with_capacity(1 << 20)),
+            _ => {}
+        }
         let short = this.is(Flaw::OverreportsWrites) && n < buf.len();
         let overreported = short || odd && n == sent.len();
         Poll::Ready(Ok(n + usize::from(overreported)))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.is(Flaw::CancelledWriteIsSent) {
+        if !self.is(Flaw::CancelledWriteIsSent) && !self.is(Flaw::NagleForEver) {
             ready!(self.release(cx))?;
         }
         Pin::new(&mut self.end).poll_flush(cx)
@@ -285,6 +328,7 @@ impl AsyncWrite for Flawed {
         let this = &mut *self;
         match this.flaw {
             Flaw::EndDropped => return Poll::Ready(Ok(())),
+            Flaw::SecondEndLost if this.peer_ended => return Poll::Ready(Ok(())),
             Flaw::EmptyStreamNeverEnds if this.written == 0 => return Poll::Ready(Ok(())),
             Flaw::SecondShutdownFails if this.finished => {
                 return Poll::Ready(Err(ErrorKind::NotConnected.into()));
@@ -326,7 +370,8 @@ impl Drop for Flawed {
     fn drop(&mut self) {
         let mut cx = Context::from_waker(Waker::noop());
         let responder = self.is(Flaw::ResponderDropIsEnd) && self.peer_ended;
-        if self.is(Flaw::DropIsEnd) || responder {
+        let behind = self.is(Flaw::DropBehindDataIsEnd) && self.written > 100_000;
+        if self.is(Flaw::DropIsEnd) || responder || behind {
             let _ = Pin::new(&mut self.end).poll_shutdown(&mut cx);
         }
         if self.is(Flaw::DropDiscards) && self.finished {

@@ -34,16 +34,26 @@ pub(crate) enum Flaws {
     /// Nothing.
     #[default]
     None,
+    /// A body that came in part goes on as if nothing of it had come.
+    BodyStartsAnew,
+    /// After the pipe has died reads are pending for ever.
+    CutHangs,
     /// The end of the pipe between two records passes for the end of the stream.
     CutBetweenRecordsIsEof,
     /// Any failure of the pipe passes for the end of the stream.
     CutIsEof,
     /// Every shutdown writes an end record.
     EndTwice,
+    /// A flush does nothing: bytes leave with the next write.
+    FlushDoesNothing,
     /// A flush does not wait for the pipe.
     FlushLies,
     /// Bytes stay behind until the next flush.
     SendsOnlyOnFlush,
+    /// A header whose body has not come is forgotten.
+    PendingForgetsHeader,
+    /// A second shutdown is done, whatever became of the first.
+    SecondShutdownIsDone,
     /// A header is expected to come in one read.
     SplitHeader,
 }
@@ -87,17 +97,11 @@ impl Record {
         let outcome = ready!(Pin::new(&mut self.wire).poll_read(cx, &mut buf));
         let n = buf.filled().len();
         let between = *have == 0;
-        let lenient = match self.flaws {
-            Flaws::CutIsEof => true,
-            Flaws::CutBetweenRecordsIsEof => between,
-            Flaws::None
-            | Flaws::EndTwice
-            | Flaws::FlushLies
-            | Flaws::SendsOnlyOnFlush
-            | Flaws::SplitHeader => false,
-        };
+        let lenient =
+            self.flaws == Flaws::CutIsEof || self.flaws == Flaws::CutBetweenRecordsIsEof && between;
         match outcome {
             Ok(()) if n > 0 => *have += n,
+            Ok(()) | Err(_) if self.flaws == Flaws::CutHangs => return Poll::Pending,
             Ok(()) | Err(_) if lenient => {
                 self.incoming = Incoming::Ended;
                 return Poll::Ready(Ok(()));
@@ -124,7 +128,14 @@ impl Record {
     ) -> Poll<io::Result<()>> {
         let mut piece = vec![0; left.min(buf.remaining())];
         let mut piece = ReadBuf::new(&mut piece);
-        let outcome = ready!(Pin::new(&mut self.wire).poll_read(cx, &mut piece));
+        let poll = Pin::new(&mut self.wire).poll_read(cx, &mut piece);
+        if poll.is_pending() && self.flaws == Flaws::PendingForgetsHeader {
+            self.incoming = Incoming::Header {
+                bytes: [0; 2],
+                have: 0,
+            };
+        }
+        let outcome = ready!(poll);
         let n = piece.filled().len();
         if outcome.is_err() || n == 0 {
             if self.flaws == Flaws::CutIsEof {
@@ -140,6 +151,7 @@ impl Record {
                 bytes: [0; 2],
                 have: 0,
             },
+            _ if self.flaws == Flaws::BodyStartsAnew => Incoming::Body { left },
             left => Incoming::Body { left },
         };
         Poll::Ready(Ok(()))
@@ -182,7 +194,10 @@ impl AsyncWrite for Record {
         let len = u16::try_from(n).unwrap_or(u16::MAX);
         self.outgoing.extend_from_slice(&len.to_be_bytes());
         self.outgoing.extend_from_slice(&buf[..n]);
-        if self.flaws != Flaws::SendsOnlyOnFlush {
+        if !matches!(
+            self.flaws,
+            Flaws::SendsOnlyOnFlush | Flaws::FlushDoesNothing
+        ) {
             // Pending is no answer here: the bytes are taken. The waker is served by the next write, flush or shutdown.
             if let Poll::Ready(Err(error)) = self.poll_drain(cx) {
                 return Poll::Ready(Err(error));
@@ -192,6 +207,9 @@ impl AsyncWrite for Record {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.flaws == Flaws::FlushDoesNothing {
+            return Poll::Ready(Ok(()));
+        }
         match self.poll_drain(cx)? {
             Poll::Pending if self.flaws != Flaws::FlushLies => return Poll::Pending,
             Poll::Pending => return Poll::Ready(Ok(())),
@@ -201,6 +219,9 @@ impl AsyncWrite for Record {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.finished && self.flaws == Flaws::SecondShutdownIsDone {
+            return Poll::Ready(Ok(()));
+        }
         if !self.finished || self.flaws == Flaws::EndTwice && self.outgoing.is_empty() {
             self.finished = true;
             self.outgoing.extend_from_slice(&[0, 0]);

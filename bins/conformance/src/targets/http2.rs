@@ -16,10 +16,12 @@ use super::plain::end;
 /// A POST whose body goes one way and whose answer's body goes the other.
 pub(crate) fn h2() -> Target {
     let caps = Caps::of(&[
+        Cap::CutVisible,
         Cap::Deadlines,
         Cap::HalfClose,
         Cap::InMemory,
         Cap::Layered,
+        Cap::PeerGone,
         Cap::ResetVisible,
     ]);
     Target::pairs("h2", over(pair), caps.bounded(1 << 20))

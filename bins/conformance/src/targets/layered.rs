@@ -4,7 +4,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use conn_conformance::{Cap, Caps, Pair, Target, Wire, over};
+use conn_conformance::{Cap, Caps, Pair, Side, Target, Wire, over};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -13,12 +13,12 @@ use super::plain::end;
 
 /// A certificate for `localhost`, and who trusts it.
 #[derive(Clone)]
-struct Trust {
+pub(super) struct Trust {
     client: Arc<ClientConfig>,
     server: Arc<ServerConfig>,
 }
 
-fn trust() -> Result<Trust, Box<dyn std::error::Error + Send + Sync>> {
+pub(super) fn trust() -> Result<Trust, Box<dyn std::error::Error + Send + Sync>> {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
     let certificate: CertificateDer<'static> = made.cert.into();
     let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
@@ -41,6 +41,19 @@ fn trust() -> Result<Trust, Box<dyn std::error::Error + Send + Sync>> {
     })
 }
 
+impl Trust {
+    /// Makes one side of a TLS connection.
+    pub(super) async fn handshake(self, wire: Wire, side: Side) -> io::Result<Wire> {
+        Ok(match side {
+            Side::Client => {
+                let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
+                Box::new(TlsConnector::from(self.client).connect(name, wire).await?)
+            }
+            Side::Server => Box::new(TlsAcceptor::from(self.server).accept(wire).await?),
+        })
+    }
+}
+
 /// TLS 1.3 by tokio-rustls.
 pub(crate) fn tls() -> Target {
     let made = trust().map_err(|error| error.to_string());
@@ -48,20 +61,21 @@ pub(crate) fn tls() -> Target {
         let made = made.clone();
         async move {
             let trust = made.map_err(io::Error::other)?;
-            let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
             let (a, b) = tokio::try_join!(
-                TlsConnector::from(trust.client).connect(name, a),
-                TlsAcceptor::from(trust.server).accept(b)
+                trust.clone().handshake(a, Side::Client),
+                trust.handshake(b, Side::Server)
             )?;
             Ok(Pair::of(end(a, None, None), end(b, None, None)))
         }
     };
     let caps = Caps::of(&[
+        Cap::CutVisible,
         Cap::Deadlines,
         Cap::FlushOnWire,
         Cap::HalfClose,
         Cap::InMemory,
         Cap::Layered,
+        Cap::PeerGone,
         Cap::ResetVisible,
     ]);
     Target::pairs("tls", over(make), caps.bounded(512 * 1024))
@@ -75,7 +89,7 @@ pub(crate) fn quinn() -> Target {
         let made = made.clone();
         async move { quinn_pair(made.map_err(io::Error::other)?).await }
     };
-    let caps = Caps::of(&[Cap::Deadlines, Cap::HalfClose]);
+    let caps = Caps::of(&[Cap::Deadlines, Cap::HalfClose, Cap::PeerGone]);
     Target::pairs("quinn", make, caps)
 }
 

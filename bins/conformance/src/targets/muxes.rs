@@ -5,16 +5,25 @@ use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll};
 
-use conn_conformance::{BoxFuture, Cap, Caps, End, MakeMux, Mux, Side, Target, Wire};
+use conn_conformance::reference::YamuxFrames;
+use conn_conformance::{BoxFuture, Cap, Caps, End, Frames, MakeMux, Mux, Side, Target, Wire};
 use futures_util::StreamExt;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt, TokioAsyncReadCompatExt};
 
+/// What both claim: what the specification of yamux and tokio's traits say, and what each side can do.
 const CLAIMS: Caps = Caps::of(&[
+    Cap::BothOpen,
+    Cap::CutVisible,
+    Cap::FlushOnWire,
+    Cap::Frames,
+    Cap::GoAway,
     Cap::HalfClose,
     Cap::InMemory,
     Cap::Layered,
+    Cap::OneConnection,
+    Cap::PeerGone,
     Cap::ResetVisible,
     Cap::SessionClose,
 ])
@@ -62,6 +71,10 @@ impl MakeMux for Yamux {
             };
             Ok(Box::new(session) as Box<dyn Mux>)
         })
+    }
+
+    fn frames(&self) -> Option<&dyn Frames> {
+        Some(&YamuxFrames)
     }
 }
 
@@ -190,6 +203,10 @@ impl MakeMux for TokioYamux {
             };
             Ok(Box::new(session) as Box<dyn Mux>)
         })
+    }
+
+    fn frames(&self) -> Option<&dyn Frames> {
+        Some(&YamuxFrames)
     }
 }
 

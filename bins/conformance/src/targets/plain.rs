@@ -7,7 +7,12 @@ use std::net::Ipv4Addr;
 use conn_conformance::{Cap, Caps, Deadlined, End, Io, Pair, Target};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 
-const BASE: Caps = Caps::of(&[Cap::CloseHandle, Cap::Deadlines, Cap::HalfClose]);
+const BASE: Caps = Caps::of(&[
+    Cap::CloseHandle,
+    Cap::Deadlines,
+    Cap::HalfClose,
+    Cap::PeerGone,
+]);
 
 /// tokio's in-memory pipe.
 pub(crate) fn duplex() -> Target {
@@ -36,7 +41,7 @@ pub(crate) fn unix() -> Target {
     Target::pairs("unix", make, BASE.with(Cap::Vectored))
 }
 
-async fn tcp_streams() -> io::Result<(TcpStream, TcpStream)> {
+pub(super) async fn tcp_streams() -> io::Result<(TcpStream, TcpStream)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let (a, b) = tokio::try_join!(
         TcpStream::connect(listener.local_addr()?),

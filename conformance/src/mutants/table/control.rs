@@ -1,0 +1,180 @@
+use super::mutant;
+use crate::mutants::Mutant;
+use crate::mutants::control::{Flaw, flawed};
+
+pub(super) static MUTANTS: &[Mutant] = &[
+    mutant(
+        "read_deadline_ignored",
+        "read deadlines are ignored",
+        "nettest.read_timeout",
+        || flawed(Flaw::ReadDeadlineIgnored),
+    ),
+    mutant(
+        "write_deadline_ignored",
+        "write deadlines are ignored",
+        "nettest.write_timeout",
+        || flawed(Flaw::WriteDeadlineIgnored),
+    ),
+    mutant(
+        "deadline_for_both",
+        "a read deadline concerns writes as well",
+        "nettest.read_timeout",
+        || flawed(Flaw::DeadlineForBoth),
+    ),
+    mutant(
+        "timeout_is_would_block",
+        "a timeout is reported as WouldBlock",
+        "nettest.read_timeout",
+        || flawed(Flaw::TimeoutIsWouldBlock),
+    ),
+    mutant(
+        "deadline_does_not_wake",
+        "setting a deadline does not wake who waits",
+        "nettest.present_timeout",
+        || flawed(Flaw::DeadlineDoesNotWake),
+    ),
+    mutant(
+        "timeout_kills_connection",
+        "after a timeout nothing works",
+        "nettest.future_timeout",
+        || flawed(Flaw::TimeoutKillsConnection),
+    ),
+    mutant(
+        "deadline_never_cleared",
+        "a deadline cannot be taken back",
+        "deadline.clear",
+        || flawed(Flaw::DeadlineNeverCleared),
+    ),
+    mutant(
+        "data_beats_deadline",
+        "a passed deadline is looked at only where a read would block",
+        "deadline.past_beats_data",
+        || flawed(Flaw::DataBeatsDeadline),
+    ),
+    mutant(
+        "deadline_not_moved_later",
+        "a deadline cannot be moved later",
+        "deadline.move_later_while_parked",
+        || flawed(Flaw::DeadlineNotMovedLater),
+    ),
+    mutant(
+        "deadline_not_moved_earlier",
+        "a deadline cannot be moved earlier",
+        "deadline.move_earlier_while_parked",
+        || flawed(Flaw::DeadlineNotMovedEarlier),
+    ),
+    mutant(
+        "close_is_nothing",
+        "close does nothing",
+        "nettest.close_timeout",
+        || flawed(Flaw::CloseIsNothing),
+    ),
+    mutant(
+        "close_discards",
+        "close discards written data",
+        "nettest.basic_io",
+        || flawed(Flaw::CloseDiscards),
+    ),
+    mutant(
+        "close_does_not_wake_reader",
+        "close leaves a pending read asleep",
+        "wake.on_close",
+        || flawed(Flaw::CloseDoesNotWakeReader),
+    ),
+    mutant(
+        "close_does_not_wake_writer",
+        "close leaves a pending write asleep",
+        "close.other_task_wakes_both",
+        || flawed(Flaw::CloseDoesNotWakeWriter),
+    ),
+    mutant(
+        "close_not_told_to_peer",
+        "the peer does not learn of a close",
+        "close.peer_sees_end",
+        || flawed(Flaw::CloseNotToldToPeer),
+    ),
+    mutant(
+        "read_after_close_is_end",
+        "a read after our close looks like the peer's end",
+        "close.ops_after_close_fail",
+        || flawed(Flaw::ReadAfterCloseIsEnd),
+    ),
+    mutant(
+        "reset_is_nothing",
+        "reset does nothing",
+        "reset.is_not_eof",
+        || flawed(Flaw::ResetIsNothing),
+    ),
+    mutant(
+        "reset_does_not_wake",
+        "a reset wakes nobody",
+        "reset.pending_ops_wake",
+        || flawed(Flaw::ResetDoesNotWake),
+    ),
+    mutant(
+        "reset_hangs_ourselves",
+        "after our own reset our operations are pending for ever",
+        "reset.own_ops_fail",
+        || flawed(Flaw::ResetHangsOurselves),
+    ),
+    mutant(
+        "address_lost_at_close",
+        "a closed end has no address",
+        "addr.stable",
+        || flawed(Flaw::AddressLostAtClose),
+    ),
+    mutant(
+        "write_deadline_only_when_blocked",
+        "a passed deadline is looked at only where a write would block",
+        "nettest.past_timeout",
+        || flawed(Flaw::WriteDeadlineOnlyWhenBlocked),
+    ),
+    mutant(
+        "pending_read_timeout_is_interrupted",
+        "a read that waited reports its timeout as Interrupted",
+        "nettest.racy_read",
+        || flawed(Flaw::PendingReadTimeoutIsInterrupted),
+    ),
+    mutant(
+        "pending_write_timeout_is_interrupted",
+        "a write that waited reports its timeout as Interrupted",
+        "nettest.racy_write",
+        || flawed(Flaw::PendingWriteTimeoutIsInterrupted),
+    ),
+    mutant(
+        "deadlines_run_out",
+        "the two hundredth deadline stays for good",
+        "nettest.concurrent_methods",
+        || flawed(Flaw::DeadlinesRunOut),
+    ),
+    mutant(
+        "deadline_only_at_start",
+        "a deadline is looked at only when an operation starts",
+        "wake.on_deadline",
+        || flawed(Flaw::DeadlineOnlyAtStart),
+    ),
+    mutant(
+        "read_timeout_fails_write",
+        "a read that timed out fails the next write",
+        "deadline.split_halves",
+        || flawed(Flaw::ReadTimeoutFailsNextWrite),
+    ),
+    mutant(
+        "second_close_panics",
+        "a second close panics",
+        "close.idempotent",
+        || flawed(Flaw::SecondClosePanics),
+    ),
+    mutant(
+        "reset_does_not_wake_reader",
+        "a reset leaves a pending read asleep",
+        "wake.on_reset",
+        || flawed(Flaw::ResetDoesNotWakeReader),
+    ),
+    mutant(
+        "reset_leaves_hole",
+        "a reset discards the first bytes and delivers the rest",
+        "reset.buffered_data_policy",
+        || flawed(Flaw::ResetLeavesHole),
+    ),
+];
