@@ -12,14 +12,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::{debug, info};
 
 use crate::error::CloseReason;
-use crate::frame::HEADER_LEN;
-use crate::link::{Link, Outlet, now};
+use crate::link::{Inlet, Link, Next, Outlet, Work, now};
+use crate::machine::Machine;
 use crate::session::Frame;
 
 /// The task of a link.
@@ -28,10 +28,11 @@ pub(crate) struct Driver<T> {
     link: EndOnDrop,
     close_timeout: Duration,
     input: Input<T>,
+    inlet: Inlet,
     outbox: Outbox,
-    /// The newest frame that the transport took and has not flushed.
-    unflushed: Option<u64>,
     timer: Timer,
+    /// Turns that others get before confirmations are sent alone.
+    patience: u8,
 }
 
 /// Tells everybody when the task is dropped before it has ended.
@@ -44,25 +45,42 @@ impl Drop for EndOnDrop {
     }
 }
 
-/// Says whether a step achieved something.
+/// What came of reading.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Progress {
-    Made,
-    None,
+enum Inflow {
+    /// As much as the buffer holds: there is probably more.
+    Flood,
+    Read,
+    /// Nothing waits; the task is woken when something does.
+    Dry,
+}
+
+/// What came of writing.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Outflow {
+    /// The transport takes no more; the task is woken when it does.
+    Blocked,
+    /// All that there was is written and flushed.
+    Drained,
+    /// There may be more.
+    Wrote,
 }
 
 impl<T: AsyncRead + AsyncWrite> Driver<T> {
-    pub(crate) fn new(transport: Pin<Box<T>>, link: Arc<Link>, close_timeout: Duration) -> Self {
+    pub(crate) fn new(
+        transport: Pin<Box<T>>,
+        link: Arc<Link>,
+        close_timeout: Duration,
+        largest_read: usize,
+    ) -> Self {
         Self {
             link: EndOnDrop(link),
             close_timeout,
             outbox: Outbox::new(transport.is_write_vectored()),
-            input: Input {
-                transport,
-                buffer: BytesMut::new(),
-            },
-            unflushed: None,
+            input: Input::new(transport, largest_read),
+            inlet: Inlet::Open,
             timer: Timer::default(),
+            patience: PATIENCE,
         }
     }
 
@@ -84,115 +102,149 @@ impl<T: AsyncRead + AsyncWrite> Driver<T> {
 
     /// Moves bytes both ways until the session ends.
     fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        let (mut inflow, mut work) = (Inflow::Dry, Work::None);
         for _ in 0..STEPS_PER_POLL {
-            let input = self.poll_input(cx);
-            let output = self.poll_output(cx);
-            let time = self.poll_timer(cx);
-            if let Some(reason) = self.closed() {
-                return Poll::Ready(reason);
+            // Where nothing waited a moment ago, and there is something to send, that is done first.
+            if inflow != Inflow::Dry || work == Work::None {
+                inflow = self.poll_input(cx, &mut work);
             }
-            let idle = [input, output, time]
-                .iter()
-                .all(|step| *step == Progress::None);
-            let outlet = if self.outbox.is_empty() {
-                Outlet::Open
-            } else {
-                Outlet::Blocked
-            };
-            if idle && self.link.0.park(outlet, cx) {
+            if self.waits_for_answer(inflow, work) {
+                cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
+            let outflow = if work == Work::None && self.outbox.is_empty() {
+                Outflow::Drained
+            } else {
+                self.poll_output(cx)
+            };
+            let next = match (inflow, outflow) {
+                (Inflow::Dry, Outflow::Blocked) => self.park(Outlet::Blocked, cx),
+                (Inflow::Dry, Outflow::Drained) => self.park(Outlet::Open, cx),
+                (_, Outflow::Wrote) => self.link.0.next_step(),
+                _ if work == Work::Ended => self.link.0.next_step(),
+                (Inflow::Flood | Inflow::Read, _) => Next::Work(Work::None),
+            };
+            match next {
+                Next::Closed(reason) => return Poll::Ready(reason),
+                Next::Work(_) if inflow == Inflow::Flood || outflow == Outflow::Wrote => break,
+                Next::Work(next) => work = next,
+                Next::Wait(due) if self.poll_timer(due, cx).is_pending() => return Poll::Pending,
+                Next::Wait(_) => work = Work::None,
+            }
         }
-        cx.waker().wake_by_ref();
+        // A link that is never idle has its times as well.
+        let due = self.link.0.with(|state, _| state.session.poll_timeout());
+        let _ = self.poll_timer(due, cx);
+        // Whoever was given bytes uses them while they are in the cache, and the transport is asked for news.
+        let _ = pin!(tokio::task::yield_now()).poll(cx);
         Poll::Pending
     }
 
-    fn closed(&self) -> Option<CloseReason> {
-        self.link.0.with(|state, _| state.session.closed().cloned())
+    /// Says whether what input made for us to send may wait for an answer that goes with it.
+    ///
+    /// Whoever accepts a stream, and the task that it hands it to, had their turn then.
+    fn waits_for_answer(&mut self, inflow: Inflow, work: Work) -> bool {
+        let waiting = self.patience < PATIENCE && inflow == Inflow::Dry;
+        let waits = self.patience > 0 && (waiting || work == Work::Notices);
+        if waits {
+            self.patience -= 1;
+        }
+        waits
     }
 
-    /// Reads once.
-    fn poll_input(&mut self, cx: &mut Context<'_>) -> Progress {
+    fn park(&mut self, outlet: Outlet, cx: &Context<'_>) -> Next {
+        let outbox = &mut self.outbox;
+        self.link
+            .0
+            .park(self.inlet, outlet, cx, |session| outbox.report(session))
+    }
+
+    /// Reads once, unless the session is to be relieved of what it has first; `work` becomes what that made for us to do.
+    fn poll_input(&mut self, cx: &mut Context<'_>, work: &mut Work) -> Inflow {
+        if self.inlet == Inlet::Paused {
+            self.inlet = self.link.0.with(|state, _| state.inlet());
+        }
+        if self.inlet == Inlet::Paused {
+            return Inflow::Dry;
+        }
         let Poll::Ready(outcome) = self.input.poll_read(cx) else {
-            return Progress::None;
+            return Inflow::Dry;
         };
-        self.link.0.with(|state, _| match outcome {
-            Ok(bytes) if bytes.is_empty() => state.session.handle_eof(),
-            Ok(bytes) => state.session.handle_input(now(), bytes),
-            Err(error) => state.session.handle_transport_error(error),
+        let now = now();
+        let (input, outbox) = (&mut self.input, &mut self.outbox);
+        (*work, self.inlet) = self.link.0.with(|state, _| {
+            // What was flushed before it came is told before it: a reset may answer what somebody waits to be flushed.
+            outbox.report(&mut state.session);
+            match outcome {
+                Ok(0) => state.session.handle_eof(),
+                Ok(_) => state.session.handle_input(now, &input.buffer),
+                Err(error) => state.session.handle_transport_error(error),
+            }
+            (state.work(), state.inlet())
         });
-        Progress::Made
+        input.reuse(now)
     }
 
     /// Writes until the transport takes no more or there is nothing to send.
-    fn poll_output(&mut self, cx: &mut Context<'_>) -> Progress {
+    fn poll_output(&mut self, cx: &mut Context<'_>) -> Outflow {
+        self.patience = PATIENCE;
         match self.poll_write_out(cx) {
-            Poll::Ready(Ok(progress)) => progress,
+            Poll::Ready(Ok(outflow)) => outflow,
             Poll::Ready(Err(error)) => {
                 // A peer that left in good order may have sent its last words before it closed.
+                let mut work = Work::None;
                 for _ in 0..LAST_WORDS_STEPS {
-                    if self.closed().is_some() || self.poll_input(cx) == Progress::None {
+                    let inflow = self.poll_input(cx, &mut work);
+                    if work == Work::Ended || inflow == Inflow::Dry {
                         break;
                     }
                 }
                 self.link
                     .0
                     .with(|state, _| state.session.handle_transport_error(error));
-                Progress::Made
+                Outflow::Wrote
             }
-            Poll::Pending => Progress::None,
+            Poll::Pending => Outflow::Blocked,
         }
     }
 
-    /// Writes some batches; without progress when all that there was is written and flushed.
-    fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Progress>> {
-        let mut progress = Progress::None;
-        for _ in 0..BATCHES_PER_STEP {
-            if self.outbox.is_empty() {
-                self.outbox.fill(&self.link.0);
-            }
-            if self.outbox.is_empty() {
-                ready!(self.poll_flush(cx))?;
-                return Poll::Ready(Ok(progress));
-            }
-            if let Some(ticket) = ready!(self.outbox.poll_write(self.input.transport.as_mut(), cx))?
+    /// Writes some batches.
+    fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Outflow>> {
+        let mut share = WRITE_SHARE;
+        while share > 0 {
+            if self.outbox.frames.is_empty() && self.outbox.fill(&self.link.0) == Filled::FlushFirst
             {
-                self.unflushed = Some(ticket);
-                if self.link.0.with(|state, _| state.session.wants_flush()) {
-                    ready!(self.poll_flush(cx))?;
-                }
+                ready!(self.outbox.poll_flush(self.input.transport.as_mut(), cx))?;
+                continue;
             }
-            progress = Progress::Made;
+            if !self.outbox.frames.is_empty() {
+                let count = ready!(self.outbox.poll_write(self.input.transport.as_mut(), cx))?;
+                share = share.saturating_sub(count);
+            }
+            if self.outbox.has_all() {
+                ready!(self.outbox.poll_flush(self.input.transport.as_mut(), cx))?;
+                return Poll::Ready(Ok(Outflow::Drained));
+            }
         }
-        Poll::Ready(Ok(progress))
+        Poll::Ready(Ok(Outflow::Wrote))
     }
 
-    /// Flushes what the transport took, and tells who waits for that.
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(ticket) = self.unflushed else {
-            return Poll::Ready(Ok(()));
-        };
-        ready!(self.input.transport.as_mut().poll_flush(cx))?;
-        self.unflushed = None;
-        self.link
-            .0
-            .with(|state, _| state.session.handle_flushed(ticket));
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Progress {
-        let due = self.link.0.with(|state, _| state.session.poll_timeout());
-        if self
-            .timer
-            .poll_due(due.map(Instant::from_std), cx)
-            .is_pending()
-        {
-            return Progress::None;
+    /// Waits until `due`, or until buffers have been idle for long enough to be given up.
+    fn poll_timer(&mut self, due: Option<std::time::Instant>, cx: &mut Context<'_>) -> Poll<()> {
+        let due = due.into_iter().chain(self.input.due()).min();
+        let due = due.map(Instant::from_std);
+        // The task is the same at every poll: a timer that will wake it in time needs no second look.
+        if self.timer.is_set_before(due) {
+            return Poll::Pending;
         }
+        ready!(self.timer.poll_due(due, cx));
+        let now = now();
         self.link
             .0
-            .with(|state, _| state.session.handle_timeout(now()));
-        Progress::Made
+            .with(|state, _| state.session.handle_timeout(now));
+        self.input.handle_timeout(now);
+        self.outbox.give_up_memory();
+        Poll::Ready(())
     }
 
     /// Sends the farewell, shuts the transport down, and reads until the peer has done the same.
@@ -202,8 +254,8 @@ impl<T: AsyncRead + AsyncWrite> Driver<T> {
         let peer_is_done = self.input.poll_drain(cx);
         while *closing == Closing::Writing {
             match ready!(self.poll_write_out(cx)) {
-                Ok(Progress::Made) => {}
-                Ok(Progress::None) => *closing = Closing::ShuttingDown,
+                Ok(Outflow::Drained) => *closing = Closing::ShuttingDown,
+                Ok(Outflow::Blocked | Outflow::Wrote) => {}
                 Err(_) => return Poll::Ready(()),
             }
         }
@@ -229,29 +281,67 @@ enum Closing {
 #[derive(Debug)]
 struct Input<T> {
     transport: Pin<Box<T>>,
+    /// Bytes of one read.
+    largest_read: usize,
     buffer: BytesMut,
+    /// When something was read last, while a buffer is held.
+    used: Option<std::time::Instant>,
 }
 
 impl<T: AsyncRead> Input<T> {
-    /// Reads some bytes; none at the end. While nothing comes no buffer is held.
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
-        if self.buffer.capacity() < READ_MIN {
-            self.buffer.reserve(READ_SIZE);
+    fn new(transport: Pin<Box<T>>, largest_read: usize) -> Self {
+        Self {
+            transport,
+            largest_read,
+            buffer: BytesMut::new(),
+            used: None,
+        }
+    }
+
+    /// Reads some bytes into the buffer; how many, none at the end.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.buffer.capacity() == 0 {
+            self.buffer.reserve(READ_MIN);
         }
         let read = pin!(self.transport.read_buf(&mut self.buffer)).poll(cx);
-        if read.is_pending() {
+        if read.is_pending() && self.used.is_none() {
+            // A link that was idle for a while holds none.
             self.buffer = BytesMut::new();
         }
-        ready!(read)?;
-        Poll::Ready(Ok(self.buffer.split().freeze()))
+        read
+    }
+
+    /// Makes room for the next read; more of it if the last one filled the buffer.
+    fn reuse(&mut self, now: std::time::Instant) -> Inflow {
+        let filled = self.buffer.len() == self.buffer.capacity();
+        if filled && self.buffer.capacity() < self.largest_read {
+            self.buffer = BytesMut::with_capacity(self.largest_read);
+        }
+        self.buffer.clear();
+        self.used = Some(now);
+        if filled { Inflow::Flood } else { Inflow::Read }
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout).
+    fn due(&self) -> Option<std::time::Instant> {
+        self.used?.checked_add(IDLE_BUFFER_TIME)
+    }
+
+    /// Gives the buffer up when nothing was read for a while.
+    fn handle_timeout(&mut self, now: std::time::Instant) {
+        if self.due().is_some_and(|due| due <= now) {
+            self.buffer = BytesMut::new();
+            self.used = None;
+        }
     }
 
     /// Reads and throws away until the end.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         for _ in 0..STEPS_PER_POLL {
+            self.buffer.clear();
             match ready!(self.poll_read(cx)) {
-                Ok(bytes) if !bytes.is_empty() => {}
-                Ok(_) | Err(_) => return Poll::Ready(()),
+                Ok(1..) => {}
+                Ok(0) | Err(_) => return Poll::Ready(()),
             }
         }
         cx.waker().wake_by_ref();
@@ -262,14 +352,30 @@ impl<T: AsyncRead> Input<T> {
 /// Frames on their way into the transport.
 ///
 /// It holds little, and only what the transport is about to take: a frame that is chosen late is chosen better. While
-/// the transport takes whole batches they grow to 128 KiB; as soon as it takes a part they fall to 16 KiB.
+/// the transport takes whole batches they grow to 128 KiB; when it takes a part they fall to as much, 2 KiB at least.
 #[derive(Debug)]
 struct Outbox {
     frames: VecDeque<Frame>,
     /// Bytes of the first frame that are written.
     offset: usize,
+    /// Says whether the session had no frame beyond these.
+    filled: Filled,
     limit: usize,
     gather: Gather,
+    /// Frames that the transport has taken.
+    written: Vec<Frame>,
+    /// The newest of them that is not flushed, and the newest that is.
+    unflushed: Option<u64>,
+    flushed: Option<u64>,
+}
+
+/// Says whether a batch is all that there is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Filled {
+    All,
+    /// Nothing was taken: somebody waits for a flush of what is written.
+    FlushFirst,
+    Part,
 }
 
 /// How frames become one write.
@@ -286,32 +392,59 @@ impl Outbox {
         Self {
             frames: VecDeque::new(),
             offset: 0,
-            limit: BATCH_MIN,
+            filled: Filled::All,
+            limit: BATCH_START,
             gather: if vectored {
                 Gather::Vectored
             } else {
                 Gather::Copied(BytesMut::new())
             },
+            written: Vec::new(),
+            unflushed: None,
+            flushed: None,
         }
     }
 
+    /// Says whether everything is written and flushed.
     fn is_empty(&self) -> bool {
-        self.frames.is_empty()
+        self.frames.is_empty() && self.unflushed.is_none()
+    }
+
+    /// Says whether everything is written, and the session had no more when it was asked last.
+    fn has_all(&self) -> bool {
+        self.frames.is_empty() && self.filled == Filled::All
+    }
+
+    /// Gives written frames back, and tells who waits for their flush.
+    fn report(&mut self, session: &mut Machine) {
+        for frame in self.written.drain(..) {
+            session.recycle(frame);
+        }
+        if let Some(ticket) = self.flushed.take() {
+            session.handle_flushed(ticket);
+        }
     }
 
     /// Takes a batch from the session.
-    fn fill(&mut self, link: &Link) {
-        let (frames, limit) = (&mut self.frames, self.limit);
-        link.with(|state, _| {
-            let now = now();
-            let mut room = limit;
-            while room > 0 && frames.len() < SLICES / 2 {
-                let Some(frame) = state.session.poll_transmit(now, room) else {
-                    break;
-                };
-                room = room.saturating_sub(HEADER_LEN + frame.payload().len());
-                frames.push_back(frame);
+    fn fill(&mut self, link: &Link) -> Filled {
+        self.filled = link.with(|state, _| {
+            self.report(&mut state.session);
+            if self.unflushed.is_some() && state.session.wants_flush() {
+                return Filled::FlushFirst;
             }
+            if !state.session.has_output() {
+                return Filled::All;
+            }
+            let now = now();
+            let mut room = self.limit;
+            while room > 0 && self.frames.len() < SLICES / 2 {
+                let Some(frame) = state.session.poll_transmit(now, room) else {
+                    return Filled::All;
+                };
+                room = room.saturating_sub(frame.head().len() + frame.payload().len());
+                self.frames.push_back(frame);
+            }
+            Filled::Part
         });
         if let Gather::Copied(buffer) = &mut self.gather {
             for frame in &self.frames {
@@ -319,26 +452,60 @@ impl Outbox {
                 buffer.extend_from_slice(frame.payload());
             }
         }
+        self.filled
     }
 
-    /// Writes once; the ticket of the last frame when the whole batch is written.
+    /// Writes once; how many bytes.
     fn poll_write<T: AsyncWrite>(
         &mut self,
         transport: Pin<&mut T>,
         cx: &mut Context<'_>,
-    ) -> Poll<io::Result<Option<u64>>> {
+    ) -> Poll<io::Result<usize>> {
         let written = match &self.gather {
             Gather::Vectored => {
-                let mut slices = [IoSlice::new(&[]); SLICES];
-                let count = self.slices(&mut slices);
-                ready!(transport.poll_write_vectored(cx, &slices[..count]))?
+                let mut small = [0; SMALL];
+                if let Some(bytes) = self.gather(&mut small) {
+                    ready!(transport.poll_write(cx, bytes))?
+                } else {
+                    let mut slices = [IoSlice::new(&[]); SLICES];
+                    let count = self.slices(&mut slices);
+                    ready!(transport.poll_write_vectored(cx, &slices[..count]))?
+                }
             }
             Gather::Copied(buffer) => ready!(transport.poll_write(cx, buffer))?,
         };
         if written == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
-        Poll::Ready(Ok(self.advance(written)))
+        self.advance(written);
+        Poll::Ready(Ok(written))
+    }
+
+    /// Flushes what the transport took.
+    fn poll_flush<T: AsyncWrite>(
+        &mut self,
+        transport: Pin<&mut T>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.unflushed.is_some() {
+            ready!(transport.poll_flush(cx))?;
+            self.flushed = self.unflushed.take();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Copies what is not written yet together if it is small: the kernel takes longer over two slices than we over
+    /// some bytes.
+    fn gather<'a>(&self, small: &'a mut [u8; SMALL]) -> Option<&'a [u8]> {
+        let mut len = 0;
+        for frame in &self.frames {
+            for part in [frame.head(), frame.payload()] {
+                let end = len + part.len();
+                small.get_mut(len..end)?.copy_from_slice(part);
+                len = end;
+            }
+        }
+        small.get(self.offset..len)
     }
 
     /// Lays out what is not written yet.
@@ -346,7 +513,7 @@ impl Outbox {
         let mut skip = self.offset;
         let mut count = 0;
         for frame in &self.frames {
-            for part in [frame.head().as_slice(), frame.payload()] {
+            for part in [frame.head(), frame.payload()] {
                 let rest = part.get(skip..).unwrap_or_default();
                 skip = skip.saturating_sub(part.len());
                 if !rest.is_empty() && count < SLICES {
@@ -358,29 +525,34 @@ impl Outbox {
         count
     }
 
-    fn advance(&mut self, written: usize) -> Option<u64> {
-        if let Gather::Copied(buffer) = &mut self.gather {
-            buffer.advance(written.min(buffer.len()));
-            if buffer.is_empty() {
+    /// Gives up what served batches, unless there is one.
+    fn give_up_memory(&mut self) {
+        if self.frames.is_empty() && self.written.is_empty() {
+            self.frames = VecDeque::new();
+            self.written = Vec::new();
+            if let Gather::Copied(buffer) = &mut self.gather {
                 *buffer = BytesMut::new();
             }
         }
+    }
+
+    /// Notes that some bytes are written. What is unflushed is told by whole batches.
+    fn advance(&mut self, written: usize) {
+        if let Gather::Copied(buffer) = &mut self.gather {
+            buffer.advance(written.min(buffer.len()));
+        }
         self.offset += written;
         while let Some(frame) = self.frames.front() {
-            let len = HEADER_LEN + frame.payload().len();
+            let len = frame.head().len() + frame.payload().len();
             if self.offset < len {
-                break;
+                self.limit = written.clamp(BATCH_MIN, BATCH_MAX);
+                return;
             }
             self.offset -= len;
-            let ticket = frame.ticket();
-            self.frames.pop_front();
-            if self.frames.is_empty() {
-                self.limit = (self.limit * 2).min(BATCH_MAX);
-                return Some(ticket);
-            }
+            self.unflushed = Some(frame.ticket());
+            self.written.extend(self.frames.pop_front());
         }
-        self.limit = BATCH_MIN;
-        None
+        self.limit = (self.limit * 2).min(BATCH_MAX);
     }
 }
 
@@ -389,6 +561,14 @@ impl Outbox {
 pub(crate) struct Timer(Option<Pin<Box<Sleep>>>);
 
 impl Timer {
+    /// Says whether whoever polled last is woken before `due`, or at that time.
+    fn is_set_before(&self, due: Option<Instant>) -> bool {
+        let (Some(sleep), Some(due)) = (&self.0, due) else {
+            return false;
+        };
+        sleep.deadline() <= due && !sleep.is_elapsed()
+    }
+
     /// Waits until `due`; without one for ever.
     pub(crate) fn poll_due(&mut self, due: Option<Instant>, cx: &mut Context<'_>) -> Poll<()> {
         let Some(due) = due else {
@@ -413,19 +593,25 @@ impl Timer {
 /// Steps before other tasks get a turn, for transports that do not see to that themselves.
 const STEPS_PER_POLL: usize = 32;
 
-/// Batches that are written before the other direction gets a turn.
-const BATCHES_PER_STEP: usize = 16;
+/// Turns that others get before confirmations are sent alone: one for who accepts a stream, one for who serves it.
+const PATIENCE: u8 = 2;
+/// Bytes that are written before others get a turn.
+const WRITE_SHARE: usize = 128 * 1024;
 /// Reads after a failed write: 8 MiB, more than a socket holds.
 const LAST_WORDS_STEPS: usize = 128;
 
-/// Bytes of one read.
-const READ_SIZE: usize = 64 * 1024;
-/// Room that is left in a read buffer for it to be used again.
-const READ_MIN: usize = 16 * 1024;
+/// Bytes of one read while little comes.
+const READ_MIN: usize = 4 * 1024;
+/// How long an idle read buffer is held: a transfer pauses for round trips, not for seconds.
+const IDLE_BUFFER_TIME: Duration = Duration::from_secs(1);
 
-/// Bytes of one batch while the transport takes only part of it.
-const BATCH_MIN: usize = 16 * 1024;
+/// Bytes of the first batch.
+const BATCH_START: usize = 16 * 1024;
+/// Bytes of one batch while the transport takes but a part of it: 0.1 ms at 20 MB/s.
+const BATCH_MIN: usize = 2 * 1024;
 /// Bytes of one batch while the transport takes all of it.
 const BATCH_MAX: usize = 128 * 1024;
+/// Bytes that are copied together.
+const SMALL: usize = 512;
 /// Slices of one vectored write; a frame has two.
 const SLICES: usize = 64;

@@ -1,5 +1,6 @@
 //! What can go wrong, sorted by blame, and the one mapping to [`io::ErrorKind`].
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +37,9 @@ pub enum CloseReason {
     /// Nothing was heard from the peer for this long, although it was asked.
     #[error("nothing was heard from the peer for {0:?}")]
     TimedOut(Duration),
+    /// The peer took nothing of a message for this long.
+    #[error("the peer took no bytes for {0:?}")]
+    Stalled(Duration),
     /// Reading from or writing to the transport failed.
     #[error("the transport broke")]
     Transport(#[source] Arc<io::Error>),
@@ -60,12 +64,21 @@ pub enum ProtocolError {
     /// The peer provoked more answers than it reads.
     #[error("the peer does not read the answers to its own mistakes")]
     Flood,
+    /// A line of a v2 control connection that is not a JSON object with texts.
+    #[error("a line is not a JSON object with texts")]
+    InvalidMessage,
+    /// A line of a v2 control connection with more than 4096 bytes.
+    #[error("a line is longer than 4096 bytes")]
+    LineTooLong,
     /// A frame for a stream that nobody opened.
     #[error("a frame for stream {0}, which was never opened")]
     NeverOpened(StreamId),
     /// More data than the receiver allowed.
     #[error("more data on stream {0} than its window allows")]
     WindowExceeded(StreamId),
+    /// A connection was opened by the listener, on a v1 link, whose wire gives it no numbers.
+    #[error("a connection was opened towards the dialer")]
+    OpenedByListener,
     /// A stream was opened with a number that belongs to the other side.
     #[error("stream {0} was opened with a number of the other side")]
     WrongParity(StreamId),
@@ -81,6 +94,10 @@ pub enum ConnError {
     /// A write after `shutdown`.
     #[error("the connection was shut down for writing")]
     Shutdown,
+    /// The link held more unread data than its [budget](crate::Config::receive_budget), and this connection the most of
+    /// it: it was reset.
+    #[error("the link held too much unread data, this connection the most")]
+    Overrun,
     /// The deadline passed; the connection lives on.
     #[error("the deadline passed")]
     DeadlinePassed,
@@ -90,9 +107,27 @@ pub enum ConnError {
         /// What the peer gave to `reset`; 0 if it gave nothing.
         code: u32,
     },
+    /// On a v1 link this connection held up all others, because its received bytes were not read for
+    /// [`Config::v1_stall_timeout`](crate::Config::v1_stall_timeout), and was closed on this side.
+    #[error(
+        "the connection held up its link, because what it received was not read, and was closed"
+    )]
+    Stalled,
     /// The link under the connection ended.
     #[error("the link ended")]
     Link(#[from] CloseReason),
+}
+
+/// Why a ping has no answer.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PingError {
+    /// The dialect of the link, v1 or v2, has no pings.
+    #[error("the dialect of this link has no pings")]
+    Unsupported,
+    /// The link ended.
+    #[error("the link ended")]
+    Closed(#[from] CloseReason),
 }
 
 /// Why a dial failed.
@@ -114,9 +149,53 @@ pub enum DialError {
     /// The peer is about to leave and takes no further connections.
     #[error("the peer takes no further connections on this link")]
     PeerLeaving,
+    /// The peer of a v2 link could not pick the connection up, and says why.
+    #[error("the peer could not pick the connection up: {0}")]
+    PickUpFailed(PeerText),
+    /// The peer of a v2 link connected, and the connection broke before it was ours.
+    #[error("the picked-up connection broke before it was handed over")]
+    PickUpBroken(#[source] Arc<io::Error>),
+    /// The peer of a v2 link picked nothing up in [`Config::dial_timeout`](crate::Config::dial_timeout).
+    #[error("the peer did not pick the connection up within {0:?}")]
+    TimedOut(Duration),
     /// The link ended.
     #[error("the link ended")]
     Closed(#[from] CloseReason),
+}
+
+/// What a peer says, made fit to be shown: on one line, without control characters, at most 1024 bytes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PeerText(Box<str>);
+
+impl PeerText {
+    #[cfg(feature = "tokio")]
+    pub(crate) fn new(text: &str) -> Self {
+        let mut clean = String::new();
+        let words = text.split(|c: char| c.is_whitespace() || c.is_control());
+        for word in words.filter(|word| !word.is_empty()) {
+            if !clean.is_empty() {
+                clean.push(' ');
+            }
+            clean.push_str(word);
+        }
+        let mut end = clean.len().min(PEER_TEXT_MAX);
+        while !clean.is_char_boundary(end) {
+            end -= 1;
+        }
+        clean.truncate(end);
+        Self(clean.into_boxed_str())
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for PeerText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 /// Any error of this crate that becomes an [`io::Error`].
@@ -125,10 +204,11 @@ enum Class<'a> {
     Close(&'a CloseReason),
     Conn(&'a ConnError),
     Dial(&'a DialError),
+    Ping(&'a PingError),
 }
 
 /// The one mapping to [`io::ErrorKind`]: own close `NotConnected`, reset `ConnectionReset`, a link that ended
-/// `ConnectionAborted`, silence and deadlines `TimedOut`.
+/// `ConnectionAborted`, silence and deadlines `TimedOut`, too much unread data `QuotaExceeded`.
 fn kind(class: Class<'_>) -> io::ErrorKind {
     match class {
         Class::Close(CloseReason::Local)
@@ -136,9 +216,9 @@ fn kind(class: Class<'_>) -> io::ErrorKind {
         | Class::Dial(DialError::PeerLeaving | DialError::NumbersUsedUp) => {
             io::ErrorKind::NotConnected
         }
-        Class::Close(CloseReason::TimedOut(_)) | Class::Conn(ConnError::DeadlinePassed) => {
-            io::ErrorKind::TimedOut
-        }
+        Class::Close(CloseReason::TimedOut(_) | CloseReason::Stalled(_))
+        | Class::Conn(ConnError::DeadlinePassed)
+        | Class::Dial(DialError::TimedOut(_)) => io::ErrorKind::TimedOut,
         Class::Close(CloseReason::Protocol(_)) => io::ErrorKind::InvalidData,
         Class::Close(
             CloseReason::Aborted
@@ -146,14 +226,20 @@ fn kind(class: Class<'_>) -> io::ErrorKind {
             | CloseReason::PeerClosed
             | CloseReason::PeerError(_)
             | CloseReason::Transport(_),
-        ) => io::ErrorKind::ConnectionAborted,
+        )
+        | Class::Dial(DialError::PickUpBroken(_)) => io::ErrorKind::ConnectionAborted,
+        Class::Conn(ConnError::Stalled) => io::ErrorKind::ConnectionAborted,
+        Class::Conn(ConnError::Overrun) => io::ErrorKind::QuotaExceeded,
         Class::Conn(ConnError::Shutdown) => io::ErrorKind::BrokenPipe,
         Class::Conn(ConnError::Reset { .. }) => io::ErrorKind::ConnectionReset,
-        Class::Dial(DialError::Refused { .. }) => io::ErrorKind::ConnectionRefused,
-        Class::Dial(DialError::TooManyConnections(_)) => io::ErrorKind::ResourceBusy,
-        Class::Conn(ConnError::Link(reason)) | Class::Dial(DialError::Closed(reason)) => {
-            kind(Class::Close(reason))
+        Class::Dial(DialError::Refused { .. } | DialError::PickUpFailed(_)) => {
+            io::ErrorKind::ConnectionRefused
         }
+        Class::Dial(DialError::TooManyConnections(_)) => io::ErrorKind::ResourceBusy,
+        Class::Ping(PingError::Unsupported) => io::ErrorKind::Unsupported,
+        Class::Conn(ConnError::Link(reason))
+        | Class::Dial(DialError::Closed(reason))
+        | Class::Ping(PingError::Closed(reason)) => kind(Class::Close(reason)),
     }
 }
 
@@ -178,6 +264,13 @@ impl DialError {
     }
 }
 
+impl PingError {
+    /// The kind that this error has as an [`io::Error`].
+    pub fn kind(&self) -> io::ErrorKind {
+        kind(Class::Ping(self))
+    }
+}
+
 impl From<CloseReason> for io::Error {
     fn from(reason: CloseReason) -> Self {
         Self::new(reason.kind(), reason)
@@ -193,5 +286,28 @@ impl From<ConnError> for io::Error {
 impl From<DialError> for io::Error {
     fn from(error: DialError) -> Self {
         Self::new(error.kind(), error)
+    }
+}
+
+impl From<PingError> for io::Error {
+    fn from(error: PingError) -> Self {
+        Self::new(error.kind(), error)
+    }
+}
+
+/// Bytes of a peer's text that are kept: as much as a person reads.
+#[cfg(feature = "tokio")]
+const PEER_TEXT_MAX: usize = 1024;
+
+#[cfg(all(test, feature = "tokio"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peers_text_is_shown_on_one_short_line() {
+        let text = PeerText::new("switch failed: got 400:\n\t\u{1b}[2J\0 \u{85} no\r\n");
+        assert_eq!(text.as_str(), "switch failed: got 400: [2J no");
+        assert_eq!(PeerText::new(&"€".repeat(900)).as_str().len(), 1023);
+        assert_eq!(PeerText::new("\n").to_string(), "");
     }
 }

@@ -1,15 +1,22 @@
 //! From an HTTP connection to a link: which dialect is spoken, and the client's side of the upgrade.
 
+mod redirect;
+mod retry_after;
+
 use std::io;
 use std::pin::Pin;
 use std::str::FromStr;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+pub use crate::handshake::redirect::{RedirectError, upgrade_following};
+
+use self::retry_after::retry_after;
 
 /// What two sides speak once the connection is theirs.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -71,11 +78,15 @@ pub enum HandshakeError {
         status: StatusCode,
         /// The beginning of the body, 4 KiB at most.
         body: Bytes,
-        /// How long the server asks us to wait before we try again.
+        /// How long the server asks us to wait before we try again: what `Retry-After` says in seconds, or as a date,
+        /// which is compared with the server's own `Date` where it sends one, and with our clock otherwise.
         retry_after: Option<Duration>,
         /// Where the server sends us instead.
         location: Option<HeaderValue>,
     },
+    /// The server sends us elsewhere, and we do not go.
+    #[error("the server's redirect is not followed")]
+    Redirect(#[from] RedirectError),
     /// What came is not an HTTP reply.
     #[error("the answer is not an HTTP reply")]
     NotHttp(#[source] Option<httparse::Error>),
@@ -111,38 +122,49 @@ pub async fn upgrade<T>(
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
+    let (response, rest) = exchange(&mut transport, request).await?;
+    conclude(transport, response, rest).await
+}
+
+/// Writes the request and reads the head of its reply; returns it, and what came behind it.
+pub(crate) async fn exchange<T>(
+    transport: &mut T,
+    request: &Request<()>,
+) -> Result<(Response<()>, BytesMut), HandshakeError>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
     transport.write_all(&request_head(request)?).await?;
     transport.flush().await?;
     let mut received = BytesMut::new();
-    let response = loop {
+    loop {
         if let Some((response, length)) = parse_head(&received)? {
             received.advance(length);
-            break response;
+            return Ok((response, received));
         }
         if received.len() >= HEAD_MAX {
             return Err(HandshakeError::HeadTooLong);
         }
         let room = HEAD_MAX - received.len();
-        if (&mut transport)
-            .take(room as u64)
-            .read_buf(&mut received)
-            .await?
-            == 0
-        {
+        if transport.take(room as u64).read_buf(&mut received).await? == 0 {
             return Err(HandshakeError::Cut);
         }
-    };
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        let leftover = received.freeze();
-        return Ok((
-            Upgraded {
-                leftover,
-                transport,
-            },
-            response,
-        ));
     }
-    Err(refused(transport, &response, received).await)
+}
+
+/// The transport is ours, or the server says why not.
+async fn conclude<T>(
+    transport: T,
+    response: Response<()>,
+    rest: BytesMut,
+) -> Result<(Upgraded<T>, Response<()>), HandshakeError>
+where
+    T: AsyncRead + Unpin,
+{
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Ok((Upgraded::new(rest.freeze(), transport), response));
+    }
+    Err(refused(transport, &response, rest).await)
 }
 
 /// A transport after the upgrade; it gives the bytes that came behind the reply first.
@@ -277,12 +299,13 @@ fn parse_head(received: &[u8]) -> Result<Option<(Response<()>, usize)>, Handshak
 }
 
 /// Collects what the server says about its refusal. What cannot be read is left out: the status says enough.
-async fn refused<T: AsyncRead + Unpin>(
+pub(crate) async fn refused<T: AsyncRead + Unpin>(
     transport: T,
     response: &Response<()>,
     mut body: BytesMut,
 ) -> HandshakeError {
-    let length = header::<usize>(response, &http::header::CONTENT_LENGTH).unwrap_or(BODY_MAX);
+    let length =
+        header::<usize>(response.headers(), &http::header::CONTENT_LENGTH).unwrap_or(BODY_MAX);
     let wanted = length.min(BODY_MAX);
     let mut rest = transport.take(wanted.saturating_sub(body.len()) as u64);
     let reading =
@@ -293,20 +316,13 @@ async fn refused<T: AsyncRead + Unpin>(
     HandshakeError::Refused {
         status: response.status(),
         body: body.freeze(),
-        retry_after: header(response, &http::header::RETRY_AFTER).map(Duration::from_secs),
+        retry_after: retry_after(response.headers(), SystemTime::now()),
         location: response.headers().get(http::header::LOCATION).cloned(),
     }
 }
 
-fn header<V: FromStr>(response: &Response<()>, name: &HeaderName) -> Option<V> {
-    response
-        .headers()
-        .get(name)?
-        .to_str()
-        .ok()?
-        .trim()
-        .parse()
-        .ok()
+pub(crate) fn header<V: FromStr>(headers: &HeaderMap, name: &HeaderName) -> Option<V> {
+    headers.get(name)?.to_str().ok()?.trim().parse().ok()
 }
 
 /// The body as a person reads it.

@@ -1,10 +1,10 @@
 //! What the handles and the driver of a link share: the session behind one short-held lock, and who waits.
 
-use std::collections::HashMap;
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -15,9 +15,15 @@ use tokio::time::Instant;
 use crate::addr::Addr;
 use crate::config::Config;
 use crate::driver::Driver;
-use crate::error::CloseReason;
+use crate::error::{CloseReason, PingError};
 use crate::frame::StreamId;
-use crate::session::{Event, Role, Session};
+use crate::ids::IdMap;
+use crate::machine::Machine;
+use crate::session::Event;
+use crate::sync::Mutex;
+
+#[cfg(all(test, revdial_loom))]
+mod orders;
 
 /// One link.
 #[derive(Debug)]
@@ -39,8 +45,8 @@ struct Pong {
 /// What the lock guards.
 #[derive(Debug)]
 pub(crate) struct State {
-    pub(crate) session: Session,
-    slots: HashMap<StreamId, Slot>,
+    pub(crate) session: Machine,
+    slots: IdMap<Box<Slot>>,
     acceptor: Option<Waker>,
     driver: Option<Parked>,
 }
@@ -50,7 +56,39 @@ pub(crate) struct State {
 struct Parked {
     waker: Waker,
     timeout: Option<std::time::Instant>,
+    inlet: Inlet,
     outlet: Outlet,
+}
+
+/// Says whether the driver reads the transport.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Inlet {
+    Open,
+    /// What has arrived is to be read from the connections first.
+    Paused,
+}
+
+/// What the driver does next.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// Close the transport: the session has ended.
+    Closed(CloseReason),
+    /// Wait for the transport, for us, or for a time.
+    Wait(Option<std::time::Instant>),
+    /// Go on.
+    Work(Work),
+}
+
+/// What there is to do for the driver, besides reading.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Work {
+    /// The session has ended.
+    Ended,
+    None,
+    /// The session has frames that may wait for others.
+    Notices,
+    /// The session has frames.
+    Output,
 }
 
 /// Says whether the driver has a use for further frames.
@@ -82,28 +120,42 @@ pub(crate) enum Side {
 }
 
 impl Link {
-    /// Starts a session on `transport`, and its driver on the current runtime.
-    pub(crate) fn spawn<T>(role: Role, transport: T, config: Config) -> Arc<Self>
+    /// Gives the session a transport, and starts its driver on the current runtime.
+    pub(crate) fn spawn<T>(session: Machine, transport: T, config: &Config) -> Arc<Self>
     where
         T: AsyncRead + AsyncWrite + Send + 'static,
     {
         let close_timeout = config.close_timeout;
-        let link = Arc::new(Self {
+        let largest_read = session.largest_read();
+        let link = Arc::new(Self::new(session, config));
+        // The task ends by itself: the session ends at the latest when the last handle is dropped, and what follows
+        // is bounded by `close_timeout`.
+        tokio::spawn(
+            Driver::new(
+                Box::pin(transport),
+                Arc::clone(&link),
+                close_timeout,
+                largest_read,
+            )
+            .run(),
+        );
+        link
+    }
+
+    /// A link without a driver.
+    fn new(session: Machine, config: &Config) -> Self {
+        Self {
             pong: watch::Sender::default(),
             closed: watch::Sender::default(),
             local_addr: config.local_addr,
             peer_addr: config.peer_addr,
             state: Mutex::new(State {
-                session: Session::new(role, config, now(), rand::random()),
-                slots: HashMap::new(),
+                session,
+                slots: IdMap::default(),
                 acceptor: None,
                 driver: None,
             }),
-        });
-        // The task ends by itself: the session ends at the latest when the last handle is dropped, and what follows
-        // is bounded by `close_timeout`.
-        tokio::spawn(Driver::new(Box::pin(transport), Arc::clone(&link), close_timeout).run());
-        link
+        }
     }
 
     /// Does something with the state, then wakes whom it concerns, outside the lock.
@@ -119,31 +171,52 @@ impl Link {
         result
     }
 
-    /// Parks the driver unless there is something for it to do; `false` if there is.
-    pub(crate) fn park(&self, outlet: Outlet, cx: &Context<'_>) -> bool {
+    /// What a driver that is busy does next.
+    pub(crate) fn next_step(&self) -> Next {
+        self.with(|state, _| match state.session.closed() {
+            Some(reason) => Next::Closed(reason.clone()),
+            None => Next::Work(state.work()),
+        })
+    }
+
+    /// Parks the driver after its `report`, unless there is something for it to do.
+    pub(crate) fn park(
+        &self,
+        inlet: Inlet,
+        outlet: Outlet,
+        cx: &Context<'_>,
+        report: impl FnOnce(&mut Machine),
+    ) -> Next {
         self.with(|state, _| {
-            if state.concerns_driver(outlet) {
-                return false;
+            report(&mut state.session);
+            if let Some(reason) = state.session.closed() {
+                return Next::Closed(reason.clone());
             }
+            if state.concerns_driver(inlet, outlet) {
+                return Next::Work(Work::Output);
+            }
+            let timeout = state.session.poll_timeout();
             state.driver = Some(Parked {
                 waker: cx.waker().clone(),
-                timeout: state.session.poll_timeout(),
+                timeout,
+                inlet,
                 outlet,
             });
-            true
+            Next::Wait(timeout)
         })
     }
 
     /// Measures the round trip time.
-    pub(crate) async fn ping(&self) -> Result<Duration, CloseReason> {
+    pub(crate) async fn ping(&self) -> Result<Duration, PingError> {
         let mut pong = self.pong.subscribe();
         let asked = self.with(|state, _| state.session.ping());
+        let asked = asked.ok_or(PingError::Unsupported)?;
         let mut answered =
             pin!(pong.wait_for(|pong| asked.wrapping_sub(pong.nonce).cast_signed() <= 0));
         let mut closed = pin!(self.closed());
         poll_fn(|cx| {
             if let Poll::Ready(reason) = closed.as_mut().poll(cx) {
-                return Poll::Ready(Err(reason));
+                return Poll::Ready(Err(PingError::Closed(reason)));
             }
             match answered.as_mut().poll(cx) {
                 Poll::Ready(Ok(pong)) => Poll::Ready(Ok(pong.round_trip)),
@@ -229,6 +302,15 @@ impl State {
         wakes.push(self.slot(id, side).waker.take());
     }
 
+    /// The deadline of one direction.
+    pub(crate) fn deadline(&self, id: StreamId, side: Side) -> Option<Instant> {
+        let slot = self.slots.get(&id)?;
+        match side {
+            Side::Read => slot.read.deadline,
+            Side::Write => slot.write.deadline,
+        }
+    }
+
     /// The waiting place of one direction.
     pub(crate) fn slot(&mut self, id: StreamId, side: Side) -> &mut SlotSide {
         let slot = self.slots.entry(id).or_default();
@@ -258,18 +340,41 @@ impl State {
             }
         }
         let due = self.driver.as_ref().is_some_and(|parked| {
-            let timeout = self.session.poll_timeout();
-            let sooner = timeout.is_some_and(|t| parked.timeout.is_none_or(|p| t < p));
-            sooner || self.concerns_driver(parked.outlet)
+            let sooner = |timeout| parked.timeout.is_none_or(|parked| timeout < parked);
+            self.concerns_driver(parked.inlet, parked.outlet)
+                || self.session.poll_timeout().is_some_and(sooner)
         });
         if due {
             wakes.push(self.driver.take().map(|parked| parked.waker));
         }
     }
 
-    fn concerns_driver(&self, outlet: Outlet) -> bool {
+    /// Says whether the transport is to be read.
+    pub(crate) fn inlet(&self) -> Inlet {
+        if self.session.wants_input() {
+            Inlet::Open
+        } else {
+            Inlet::Paused
+        }
+    }
+
+    /// What there is to do for the driver.
+    pub(crate) fn work(&self) -> Work {
+        if self.session.closed().is_some() {
+            Work::Ended
+        } else if !self.session.has_output() {
+            Work::None
+        } else if self.session.may_wait() {
+            Work::Notices
+        } else {
+            Work::Output
+        }
+    }
+
+    fn concerns_driver(&self, inlet: Inlet, outlet: Outlet) -> bool {
+        let input = inlet == Inlet::Paused && self.inlet() == Inlet::Open;
         let output = outlet == Outlet::Open && self.session.has_output();
-        output || self.session.closed().is_some()
+        input || output || self.session.closed().is_some()
     }
 
     fn wake_event(&mut self, id: StreamId, side: Side, wakes: &mut WakeList) {
@@ -323,8 +428,15 @@ impl WakeList {
         if let Some(reason) = self.closed {
             link.closed.send_replace(Some(reason));
         }
+        let mut panic = None;
         for waker in self.first.into_iter().chain(self.more) {
-            waker.wake();
+            // A waker that panics must not keep the others from their wake.
+            if let Err(thrown) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
+                panic = Some(thrown);
+            }
+        }
+        if let Some(panic) = panic {
+            resume_unwind(panic);
         }
     }
 }

@@ -29,23 +29,26 @@
 //! # Ok::<(), revdial::DialError>(())
 //! ```
 
+pub(crate) mod blocks;
 mod control;
 mod decoder;
 mod ending;
 mod input;
+pub(crate) mod io;
 mod liveness;
+mod memory;
 mod output;
-mod recv;
-mod scheduler;
-mod send;
-mod stream;
+pub(crate) mod recv;
+pub(crate) mod scheduler;
+pub(crate) mod send;
+pub(crate) mod stream;
 mod table;
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
-use std::task::Poll;
+use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes};
@@ -54,14 +57,15 @@ use crate::config::Config;
 use crate::error::{CloseReason, ConnError, DialError};
 use crate::frame::StreamId;
 pub use crate::session::output::Frame;
+pub(crate) use crate::session::output::Head;
 
 use self::control::ControlQueue;
 use self::decoder::Decoder;
 use self::liveness::Liveness;
-use self::recv::RecvState;
+use self::memory::Memory;
 use self::scheduler::Scheduler;
 use self::send::SendState;
-use self::stream::{End, Opening, Stream};
+use self::stream::{Content, End, Opening, Stream};
 use self::table::StreamTable;
 
 /// Which side of the link this is.
@@ -124,6 +128,7 @@ pub enum Event {
 /// 4. **Output**: [`poll_event`](Self::poll_event), [`poll_transmit`](Self::poll_transmit),
 ///    [`poll_timeout`](Self::poll_timeout).
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub struct Session {
     role: Role,
     config: Config,
@@ -132,6 +137,7 @@ pub struct Session {
     control: ControlQueue,
     scheduler: Scheduler,
     liveness: Liveness,
+    memory: Memory,
     events: VecDeque<Event>,
     tickets: Tickets,
     growth_left: u32,
@@ -141,15 +147,17 @@ pub struct Session {
 
 /// Which frames were made, and which of them are with the transport.
 #[derive(Debug, Default)]
-struct Tickets {
-    made: u64,
-    flushed: u64,
+#[cfg_attr(test, derive(Clone))]
+pub(crate) struct Tickets {
+    pub(crate) made: u64,
+    pub(crate) flushed: u64,
     /// Streams whose writer waits for its frames to be flushed.
-    waits: Vec<StreamId>,
+    pub(crate) waits: Vec<StreamId>,
 }
 
 /// Who is about to leave.
 #[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone))]
 struct Departure {
     /// The peer takes no further streams.
     peer_leaves: bool,
@@ -173,6 +181,7 @@ impl Session {
             control: ControlQueue::default(),
             scheduler: Scheduler::new(),
             liveness: Liveness::new(config.keep_alive, jitter, now),
+            memory: Memory::default(),
             events: VecDeque::new(),
             tickets: Tickets::default(),
             growth_left: config.growth_budget,
@@ -210,8 +219,11 @@ impl Session {
         match (stream.opening, stream.end, closed) {
             (Opening::Done, _, _) => Poll::Ready(Ok(())),
             (_, End::ResetByPeer { code }, _) => Poll::Ready(Err(DialError::Refused { code })),
+            (_, End::ClosedHere | End::Overrun | End::ResetHere, None) => {
+                Poll::Ready(Err(DialError::Closed(CloseReason::Local)))
+            }
             (_, _, Some(reason)) => Poll::Ready(Err(DialError::Closed(reason))),
-            (_, _, None) => {
+            (_, End::None, None) => {
                 stream.waits.write = true;
                 Poll::Pending
             }
@@ -231,64 +243,54 @@ impl Session {
     /// What arrived before a reset or the end of the link is delivered first, then the error: nothing that the peer
     /// sent in time is lost.
     pub fn read<B: BufMut>(&mut self, id: StreamId, buf: &mut B) -> Poll<Result<usize, ConnError>> {
-        let mut count = 0;
-        while buf.has_remaining_mut() {
-            match self.read_chunk(id, buf.remaining_mut()) {
-                Poll::Ready(Ok(chunk)) if !chunk.is_empty() => {
-                    count += chunk.len();
-                    buf.put(chunk);
-                }
-                Poll::Ready(Ok(_)) => break,
-                _ if count > 0 => break,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => return Poll::Pending,
-            }
+        if !buf.has_remaining_mut() {
+            return Poll::Ready(Ok(0));
+        }
+        let Some(stream) = self.streams.get_mut(id) else {
+            return Poll::Ready(Err(self.gone()));
+        };
+        let count = match ready!(stream.poll_readable(self.closed.as_ref()))? {
+            Content::Data => stream.recv.read(buf, &mut self.memory),
+            Content::End => return Poll::Ready(Ok(0)),
+        };
+        if stream.recv.update_is_due() {
+            self.notice(id);
         }
         Poll::Ready(Ok(count))
     }
 
-    /// Takes up to `max` bytes without copying them; an empty chunk means the end.
+    /// Takes up to `max` bytes; an empty chunk means the end. Whole blocks are not copied.
     pub fn read_chunk(&mut self, id: StreamId, max: usize) -> Poll<Result<Bytes, ConnError>> {
         let Some(stream) = self.streams.get_mut(id) else {
             return Poll::Ready(Err(self.gone()));
         };
-        if matches!(stream.end, End::ClosedHere | End::ResetHere) {
-            return Poll::Ready(Err(ConnError::Closed));
-        }
-        if stream.recv.has_data() {
-            let chunk = stream.recv.take(max);
-            self.notice_if_due(id);
-            return Poll::Ready(Ok(chunk));
-        }
-        if stream.recv.state() == RecvState::Finished {
-            return Poll::Ready(Ok(Bytes::new()));
-        }
-        if let End::ResetByPeer { code } = stream.end {
-            return Poll::Ready(Err(ConnError::Reset { code }));
-        }
-        if let Some(reason) = &self.closed {
-            return Poll::Ready(Err(ConnError::Link(reason.clone())));
-        }
-        stream.waits.read = true;
-        Poll::Pending
+        let chunk = match ready!(stream.poll_readable(self.closed.as_ref()))? {
+            Content::Data => stream.recv.take(max, &mut self.memory),
+            Content::End => return Poll::Ready(Ok(Bytes::new())),
+        };
+        self.notice_if_due(id);
+        Poll::Ready(Ok(chunk))
     }
 
     /// Queues as much of `data` as there is room for.
     pub fn write(&mut self, id: StreamId, data: &[u8]) -> Poll<Result<usize, ConnError>> {
         let limit = self.config.send_buffer.max(1);
-        let stream = match self.writable(id) {
+        let stream = self.streams.get_mut(id);
+        let stream = match writable(stream, self.closed.as_ref()) {
             Ok(stream) => stream,
             Err(error) => return Poll::Ready(Err(error)),
         };
         if data.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        let count = stream.send.push(data, limit);
+        let count = stream.send.push(data, limit, &mut self.memory.spare);
         if count == 0 {
             stream.waits.write = true;
             return Poll::Pending;
         }
-        self.schedule(id);
+        if stream.is_live() && stream.send.is_ready() {
+            self.scheduler.schedule(id, &mut stream.turn);
+        }
         Poll::Ready(Ok(count))
     }
 
@@ -298,19 +300,7 @@ impl Session {
         id: StreamId,
         slices: &[IoSlice<'_>],
     ) -> Poll<Result<usize, ConnError>> {
-        let mut count = 0;
-        for slice in slices.iter().filter(|slice| !slice.is_empty()) {
-            match self.write(id, slice) {
-                Poll::Ready(Ok(written)) => count += written,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending if count == 0 => return Poll::Pending,
-                Poll::Pending => break,
-            }
-        }
-        if count > 0 {
-            return Poll::Ready(Ok(count));
-        }
-        self.write(id, &[])
+        io::write_vectored(slices, |data| self.write(id, data))
     }
 
     /// Waits until everything that was written is with the transport.
@@ -319,13 +309,14 @@ impl Session {
         let Some(stream) = self.streams.get_mut(id) else {
             return Poll::Ready(Err(self.gone()));
         };
-        match stream.end {
-            End::ClosedHere | End::ResetHere => return Poll::Ready(Err(ConnError::Closed)),
-            End::None | End::ResetByPeer { .. } if stream.send.is_flushed(flushed) => {
-                return Poll::Ready(Ok(()));
-            }
-            End::ResetByPeer { code } => return Poll::Ready(Err(ConnError::Reset { code })),
-            End::None => {}
+        if let Some(error) = stream.end.error_here() {
+            return Poll::Ready(Err(error));
+        }
+        if stream.send.is_flushed(flushed) {
+            return Poll::Ready(Ok(()));
+        }
+        if let End::ResetByPeer { code } = stream.end {
+            return Poll::Ready(Err(ConnError::Reset { code }));
         }
         if let Some(reason) = &self.closed {
             return Poll::Ready(Err(ConnError::Link(reason.clone())));
@@ -339,7 +330,7 @@ impl Session {
 
     /// Sends FIN behind what was written, once, and waits until it is with the transport.
     pub fn shutdown(&mut self, id: StreamId) -> Poll<Result<(), ConnError>> {
-        match self.writable(id) {
+        match writable(self.streams.get_mut(id), self.closed.as_ref()) {
             Ok(stream) => {
                 stream.send.finish();
                 self.schedule(id);
@@ -385,25 +376,6 @@ impl Session {
     /// The newest measured round trip time.
     pub fn round_trip(&self) -> Option<Duration> {
         self.liveness.round_trip()
-    }
-
-    /// The stream, if it can be written to.
-    fn writable(&mut self, id: StreamId) -> Result<&mut Stream, ConnError> {
-        let closed = self.closed.clone();
-        let Some(stream) = self.streams.get_mut(id) else {
-            return Err(closed.map_or(ConnError::Closed, ConnError::Link));
-        };
-        match (stream.end, stream.send.state(), closed) {
-            (End::ClosedHere | End::ResetHere, _, _) => Err(ConnError::Closed),
-            (End::ResetByPeer { code }, SendState::Open | SendState::Abandoned(_), _) => {
-                Err(ConnError::Reset { code })
-            }
-            (_, SendState::Finishing | SendState::Finished | SendState::Abandoned(_), _) => {
-                Err(ConnError::Shutdown)
-            }
-            (_, SendState::Open, Some(reason)) => Err(ConnError::Link(reason)),
-            (_, SendState::Open, None) => Ok(stream),
-        }
     }
 
     /// Why a stream that does not exist does not.
@@ -485,5 +457,28 @@ impl Session {
         if waits || flushes {
             self.events.push_back(Event::Writable(id));
         }
+    }
+}
+
+/// The stream, if it can be written to; `closed` says why the session ended.
+fn writable<'a>(
+    stream: Option<&'a mut Stream>,
+    closed: Option<&CloseReason>,
+) -> Result<&'a mut Stream, ConnError> {
+    let Some(stream) = stream else {
+        return Err(closed.map_or(ConnError::Closed, |reason| ConnError::Link(reason.clone())));
+    };
+    if let Some(error) = stream.end.error_here() {
+        return Err(error);
+    }
+    match (stream.end, stream.send.state(), closed) {
+        (End::ResetByPeer { code }, SendState::Open | SendState::Abandoned(_), _) => {
+            Err(ConnError::Reset { code })
+        }
+        (_, SendState::Finishing | SendState::Finished | SendState::Abandoned(_), _) => {
+            Err(ConnError::Shutdown)
+        }
+        (_, SendState::Open, Some(reason)) => Err(ConnError::Link(reason.clone())),
+        (_, SendState::Open, None) => Ok(stream),
     }
 }

@@ -1,9 +1,10 @@
 //! Transports that fail: no cut is ever taken for an end.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::io::{self, ErrorKind};
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use revdial::{CloseReason, Config, Dialer, Listener};
@@ -212,6 +213,87 @@ async fn what_was_finished_before_the_end_of_the_link_is_read_after_it() {
         let mut received = Vec::new();
         ours.read_to_end(&mut received).await.unwrap();
         assert_eq!(received, b"all of it");
+    })
+    .await;
+}
+
+/// A transport whose peer asks for a sign of life, and answers the first data with a reset before anybody looks.
+#[derive(Default)]
+struct Abrupt {
+    heard: usize,
+    said: VecDeque<u8>,
+    reader: Option<Waker>,
+}
+
+impl Abrupt {
+    fn new() -> Self {
+        Self {
+            said: VecDeque::from([0, 2, 0, 1, 0, 0, 0, 0, 0, 0, 0, 7]),
+            ..Self::default()
+        }
+    }
+}
+
+impl AsyncRead for Abrupt {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.said.is_empty() {
+            self.reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        while buf.remaining() > 0
+            && let Some(byte) = self.said.pop_front()
+        {
+            buf.put_slice(&[byte]);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Abrupt {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        // SYN, the pong and one byte of data.
+        let answers = self.heard < 37 && self.heard + data.len() >= 37;
+        self.heard += data.len();
+        if answers {
+            self.said.extend([0, 1, 0, 2, 0, 0, 0, 1, 0, 0, 0, 0]);
+            self.said.extend([0, 1, 0, 8, 0, 0, 0, 1, 0, 0, 0, 3]);
+            // So much that the task of the link lets others run before it is done.
+            for _ in 0..1000 {
+                self.said.extend([0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0]);
+            }
+            if let Some(reader) = self.reader.take() {
+                reader.wake();
+            }
+        }
+        Poll::Ready(Ok(data.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test]
+async fn a_reset_that_answers_what_was_flushed_fails_no_flush() {
+    within(async {
+        let dialer = Dialer::new(Abrupt::new(), Config::default());
+        let mut conn = dialer.dial_optimistic().await.unwrap();
+        conn.write_all(b"x").await.unwrap();
+        conn.flush().await.unwrap();
+        let error = conn.read(&mut [0]).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     })
     .await;
 }

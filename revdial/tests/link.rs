@@ -9,9 +9,10 @@ use std::future::Future;
 use std::io::ErrorKind;
 use std::time::Duration;
 
+use conn_conformance::fault::Rate;
 use futures_util::future::join_all;
-use revdial::{CloseReason, Config, Conn, ConnError, DialError, Dialer, Listener};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use revdial::{CloseReason, Config, Conn, ConnError, DialError, Dialer, Listener, PingError};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufWriter, duplex};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -337,7 +338,10 @@ async fn closing_the_link_wakes_everybody_with_the_same_reason() {
             matches!(error, DialError::Closed(CloseReason::Local)),
             "{error}"
         );
-        assert!(matches!(dialer.ping().await, Err(CloseReason::Local)));
+        assert!(matches!(
+            dialer.ping().await,
+            Err(PingError::Closed(CloseReason::Local))
+        ));
         assert!(matches!(accepting.await.unwrap(), CloseReason::PeerClosed));
         assert_eq!(
             peer_reading.await.unwrap().kind(),
@@ -559,4 +563,26 @@ async fn addresses_name_the_connection_and_survive_its_end() {
         assert_eq!(conn.local_addr().to_string(), "revdial#1");
     })
     .await;
+}
+
+/// TLS has such a buffer; a flush is done only when all of it is with the transport beneath.
+#[tokio::test(start_paused = true)]
+async fn a_flush_is_done_although_a_buffer_below_is_always_full() {
+    let (a, b) = duplex(64 * 1024);
+    let slow = BufWriter::with_capacity(64 * 1024, Rate::new(a, 10_000_000));
+    let dialer = Dialer::new(slow, Config::default());
+    let mut listener = Listener::new(b, Config::default());
+    let mut tasks = JoinSet::new();
+    for _ in 0..4 {
+        let mut bulk = dialer.dial().await.unwrap();
+        let mut sink = listener.accept().await.unwrap();
+        tasks.spawn(async move { while bulk.write_all(&[7; 64 * 1024]).await.is_ok() {} });
+        tasks.spawn(async move { while sink.read_chunk(1 << 20).await.is_ok() {} });
+    }
+    let mut quiet = dialer.dial().await.unwrap();
+    let _heard = listener.accept().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    quiet.write_all(b"x").await.unwrap();
+    let flushed = timeout(Duration::from_secs(1), quiet.flush()).await;
+    flushed.expect("the flush ends").unwrap();
 }

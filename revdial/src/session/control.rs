@@ -7,7 +7,7 @@ use crate::frame::{GoAwayCode, StreamId};
 /// A frame that is to be sent before any data.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Control {
-    /// The answer to the peer's newest ping.
+    /// The answer to a ping.
     Pong(u32),
     Reset {
         id: StreamId,
@@ -21,9 +21,10 @@ pub(super) enum Control {
 
 /// The queues.
 #[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct ControlQueue {
-    /// One answer: a peer that asks faster than it reads gets the newest only.
-    pong: Option<u32>,
+    /// The newest [`MAX_PONGS`], in order: hashicorp/yamux has several under way, and waits for each.
+    pongs: VecDeque<u32>,
     resets: VecDeque<(StreamId, u32)>,
     /// Each stream at most once.
     notices: VecDeque<StreamId>,
@@ -32,7 +33,10 @@ pub(super) struct ControlQueue {
 
 impl ControlQueue {
     pub(super) fn pong(&mut self, nonce: u32) {
-        self.pong = Some(nonce);
+        if self.pongs.len() == MAX_PONGS {
+            self.pongs.pop_front();
+        }
+        self.pongs.push_back(nonce);
     }
 
     pub(super) fn reset(&mut self, id: StreamId, code: u32) {
@@ -52,13 +56,13 @@ impl ControlQueue {
     /// Ends the session: nothing but resets goes before the farewell.
     pub(super) fn go_away(&mut self, code: GoAwayCode) {
         self.notices.clear();
-        self.pong = None;
+        self.pongs.clear();
         self.go_away = Some(code);
     }
 
     /// The next frame.
     pub(super) fn next(&mut self) -> Option<Control> {
-        if let Some(nonce) = self.pong.take() {
+        if let Some(nonce) = self.pongs.pop_front() {
             return Some(Control::Pong(nonce));
         }
         if let Some((id, code)) = self.resets.pop_front() {
@@ -75,11 +79,16 @@ impl ControlQueue {
         self.resets.len()
     }
 
+    /// Says whether nothing but notices waits.
+    pub(super) fn has_only_notices(&self) -> bool {
+        self.pongs.is_empty() && self.resets.is_empty() && self.go_away.is_none()
+    }
+
     /// Says whether nothing waits.
     pub(super) fn is_empty(&self) -> bool {
-        self.pong.is_none()
-            && self.resets.is_empty()
-            && self.notices.is_empty()
-            && self.go_away.is_none()
+        self.has_only_notices() && self.notices.is_empty()
     }
 }
+
+/// Answers that wait for the transport. A peer that asks faster than it reads gets no others.
+pub(super) const MAX_PONGS: usize = 8;

@@ -2,18 +2,16 @@
 
 #![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
-use bytes::{Buf, Bytes};
-
 use crate::frame::{Flags, FrameError, HEADER_LEN, Header, StreamId};
 
 /// What the next bytes are.
 #[derive(Debug, Eq, PartialEq)]
-pub(super) enum Piece {
+pub(super) enum Piece<'a> {
     Header(Header),
     /// Part of the payload of the data frame whose header came last; never empty.
     Payload {
         id: StreamId,
-        bytes: Bytes,
+        bytes: &'a [u8],
         /// The flags of the frame with its last byte, before that none: an end comes behind all data.
         flags: Flags,
     },
@@ -21,6 +19,7 @@ pub(super) enum Piece {
 
 /// Where in a frame the input stands.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) enum Decoder {
     Header {
         bytes: [u8; HEADER_LEN],
@@ -45,7 +44,10 @@ impl Decoder {
     /// Takes the next piece off `input`; `None` when more input is needed.
     ///
     /// Payload is handed on as it comes: a frame is never collected, however long it says it is.
-    pub(super) fn next(&mut self, input: &mut Bytes) -> Option<Result<Piece, FrameError>> {
+    pub(super) fn next<'a>(
+        &mut self,
+        input: &mut &'a [u8],
+    ) -> Option<Result<Piece<'a>, FrameError>> {
         if input.is_empty() {
             return None;
         }
@@ -53,7 +55,9 @@ impl Decoder {
             Self::Header { bytes, filled } => {
                 let missing = bytes.get_mut(*filled..)?;
                 let taken = missing.len().min(input.len());
-                input.copy_to_slice(missing.get_mut(..taken)?);
+                let (part, rest) = input.split_at_checked(taken)?;
+                missing.get_mut(..taken)?.copy_from_slice(part);
+                *input = rest;
                 *filled = filled.saturating_add(taken);
                 if *filled < HEADER_LEN {
                     return None;
@@ -64,7 +68,8 @@ impl Decoder {
             }
             &mut Self::Payload { id, flags, left } => {
                 let taken = left.min(input.len());
-                let bytes = input.split_to(taken);
+                let (bytes, rest) = input.split_at_checked(taken)?;
+                *input = rest;
                 let left = left.saturating_sub(taken);
                 if left == 0 {
                     *self = Self::new();
@@ -117,7 +122,7 @@ mod tests {
         let mut headers = Vec::new();
         let mut payload = Vec::new();
         for segment in segments {
-            let mut input = Bytes::copy_from_slice(segment);
+            let mut input = *segment;
             while let Some(piece) = decoder.next(&mut input) {
                 match piece.unwrap() {
                     Piece::Header(header) => headers.push(header),

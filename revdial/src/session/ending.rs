@@ -17,12 +17,12 @@ impl Session {
             return;
         };
         if stream.end != End::None {
-            stream.hide_from_holder();
+            stream.hide_from_holder(&mut self.memory);
             self.tell(id);
             return;
         }
         stream.end = End::ClosedHere;
-        stream.recv.discard();
+        stream.recv.discard(&mut self.memory);
         stream.send.finish();
         let finished = stream.send.state() == SendState::Finished;
         self.tell(id);
@@ -33,6 +33,8 @@ impl Session {
             self.settle_closed(id);
         } else {
             self.schedule(id);
+            // The peer may be stuck in a write, and read what is queued here only behind it.
+            self.notice_if_due(id);
         }
     }
 
@@ -42,7 +44,7 @@ impl Session {
             return;
         };
         if !stream.is_live() || stream.is_finished() {
-            stream.hide_from_holder();
+            stream.hide_from_holder(&mut self.memory);
             self.tell(id);
             return;
         }
@@ -55,7 +57,7 @@ impl Session {
     /// The wire has no word for that; the peer goes on writing and gets its credit back.
     pub fn stop_reading(&mut self, id: StreamId) {
         if let Some(stream) = self.streams.get_mut(id) {
-            stream.recv.discard();
+            stream.recv.discard(&mut self.memory);
         }
         self.notice_if_due(id);
     }
@@ -122,9 +124,11 @@ impl Session {
             if let Some(stream) = self.streams.get_mut(id)
                 && stream.handle == Handle::Released
             {
+                stream.recv.discard(&mut self.memory);
                 self.streams.remove(id);
             }
         }
+        self.memory.spare.release();
         self.events.clear();
         self.events.push_back(Event::Ended);
     }
@@ -135,7 +139,7 @@ impl Session {
             return;
         };
         stream.end = End::ResetHere;
-        stream.recv.discard();
+        stream.recv.discard(&mut self.memory);
         stream.send.abandon();
         let unknown_to_peer = stream.opening == Opening::Queued;
         self.unqueue(id);
@@ -162,7 +166,8 @@ impl Session {
     /// Removes a stream from every queue and gives back what it held.
     pub(super) fn remove(&mut self, id: StreamId) {
         self.unqueue(id);
-        if let Some(stream) = self.streams.remove(id) {
+        if let Some(mut stream) = self.streams.remove(id) {
+            stream.recv.discard(&mut self.memory);
             self.growth_left += stream.recv.growth();
             if stream.waits.flush {
                 self.tickets.waits.retain(|waiting| *waiting != id);
@@ -196,4 +201,4 @@ impl Session {
 }
 
 /// The code of a reset that nobody chose: the handle was dropped.
-const CODE_DROPPED: u32 = 0;
+pub(super) const CODE_DROPPED: u32 = 0;

@@ -4,8 +4,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
-
 use crate::error::{CloseReason, ProtocolError};
 use crate::frame::{Flags, GoAwayCode, Header, StreamId};
 use crate::session::decoder::Piece;
@@ -16,9 +14,10 @@ use crate::session::table::Absent;
 use crate::session::{Event, Role, Session};
 
 impl Session {
-    /// Takes bytes that came from the transport, split anyhow.
-    pub fn handle_input(&mut self, now: Instant, mut input: Bytes) {
+    /// Takes bytes that came from the transport, split anyhow; what is to be kept of them is copied.
+    pub fn handle_input(&mut self, now: Instant, input: impl AsRef<[u8]>) {
         self.liveness.heard(now);
+        let mut input = input.as_ref();
         while self.closed.is_none() {
             let outcome = match self.decoder.next(&mut input) {
                 Some(Ok(piece)) => self.handle_piece(now, piece),
@@ -53,6 +52,7 @@ impl Session {
         if self.linger_timeout().is_some_and(|due| due <= now) {
             self.end(CloseReason::Local);
         }
+        self.memory.handle_timeout(now);
     }
 
     /// Notes that the transport has taken, and flushed, every frame up to this [ticket](crate::session::Frame::ticket).
@@ -70,7 +70,7 @@ impl Session {
         }
     }
 
-    fn handle_piece(&mut self, now: Instant, piece: Piece) -> Result<(), ProtocolError> {
+    fn handle_piece(&mut self, now: Instant, piece: Piece<'_>) -> Result<(), ProtocolError> {
         match piece {
             Piece::Header(Header::Data { id, flags, length }) => {
                 self.handle_data(id, flags, length)
@@ -149,14 +149,21 @@ impl Session {
     }
 
     /// Takes a piece of announced payload, and with the last of it what its frame says besides.
-    fn handle_payload(&mut self, id: StreamId, payload: Bytes, flags: Flags) {
+    fn handle_payload(&mut self, id: StreamId, payload: &[u8], flags: Flags) {
         let Some(stream) = self.streams.get_mut(id) else {
             return;
         };
-        stream.recv.push(payload);
-        self.tell_reader(id);
-        self.notice_if_due(id);
+        stream.recv.push(payload, &mut self.memory);
+        if std::mem::take(&mut stream.waits.read) {
+            self.events.push_back(Event::Readable(id));
+        }
+        if stream.recv.update_is_due() {
+            self.notice(id);
+        }
         self.handle_closing(id, flags, 0);
+        if self.memory.held() > self.config.receive_budget() {
+            self.relieve();
+        }
     }
 
     /// Opens the stream if the frame says so, and sees to it that every other frame belongs to one that was opened.
@@ -173,7 +180,7 @@ impl Session {
         match stream.opening {
             Opening::Queued => Err(ProtocolError::NeverOpened(id)),
             // Peers that acknowledge late, or never, confirm by whatever they send.
-            Opening::Sent if !flags.contains(Flags::RST) => {
+            Opening::Sent if stream.is_live() && !flags.contains(Flags::RST) => {
                 stream.opening = Opening::Done;
                 self.tell_writer(id);
                 Ok(())
@@ -220,6 +227,10 @@ impl Session {
         let Some(stream) = self.streams.get_mut(id) else {
             return;
         };
+        // Behind a reset nothing counts.
+        if !stream.is_live() {
+            return;
+        }
         stream.recv.finish();
         let over = stream.handle == Handle::Released && stream.is_finished();
         self.tell_reader(id);
@@ -236,10 +247,11 @@ impl Session {
         stream.end = match stream.end {
             End::None => End::ResetByPeer { code },
             End::ClosedHere => End::ResetHere,
-            end @ (End::ResetHere | End::ResetByPeer { .. }) => end,
+            end @ (End::Overrun | End::ResetHere | End::ResetByPeer { .. }) => end,
         };
         stream.send.abandon();
         let said_nothing = !stream.recv.has_data() && stream.recv.state() == RecvState::Open;
+        stream.recv.close();
         let over = stream.handle == Handle::Released || (backlog && said_nothing);
         self.unqueue(id);
         self.tell(id);

@@ -21,6 +21,7 @@ enum State {
 
 /// The watch over one peer.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Liveness {
     /// `None` if the watch is off.
     interval: Option<Duration>,
@@ -29,6 +30,8 @@ pub(super) struct Liveness {
     ping: Ping,
     /// The newest measured time and when it was measured.
     round_trip: Option<(Duration, Instant)>,
+    /// The shortest time measured lately and when it was measured.
+    distance: Option<(Duration, Instant)>,
 }
 
 /// The newest ping.
@@ -52,6 +55,7 @@ impl Liveness {
             state: State::Heard,
             ping: Ping::Done { nonce: 0 },
             round_trip: None,
+            distance: None,
         }
     }
 
@@ -101,6 +105,11 @@ impl Liveness {
                 let time = now.saturating_duration_since(at);
                 self.ping = Ping::Done { nonce };
                 self.round_trip = Some((time, now));
+                let recent = |at| now.saturating_duration_since(at) < DISTANCE_AGE;
+                let nearer = |(shortest, at)| shortest < time && recent(at);
+                if !self.distance.is_some_and(nearer) {
+                    self.distance = Some((time, now));
+                }
                 Some(time)
             }
             Ping::Done { .. } | Ping::Queued { .. } | Ping::Sent { .. } => None,
@@ -139,6 +148,11 @@ impl Liveness {
         matches!(self.ping, Ping::Queued { .. })
     }
 
+    /// The shortest round trip time lately: the road without the queues on it, which our own data makes.
+    pub(super) fn distance(&self) -> Option<Duration> {
+        self.distance.map(|(time, _)| time)
+    }
+
     /// The newest measured round trip time.
     pub(super) fn round_trip(&self) -> Option<Duration> {
         self.round_trip.map(|(time, _)| time)
@@ -147,3 +161,6 @@ impl Liveness {
 
 /// Age from which a round trip time is measured anew.
 const ROUND_TRIP_AGE: Duration = Duration::from_secs(10);
+
+/// Age from which the shortest round trip time counts no longer: the road may have become longer.
+const DISTANCE_AGE: Duration = Duration::from_secs(60);

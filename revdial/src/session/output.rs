@@ -6,23 +6,42 @@ use bytes::Bytes;
 
 use crate::frame::{Flags, HEADER_LEN, Header, StreamId};
 use crate::session::control::Control;
-use crate::session::scheduler::Rest;
+use crate::session::scheduler::{QUANTUM, Rest};
 use crate::session::send::Sendable;
 use crate::session::stream::{End, Opening};
 use crate::session::{Event, Session};
+use crate::v1;
 
-/// A frame for the transport.
+/// A frame for the transport, of any dialect.
 #[derive(Debug)]
 pub struct Frame {
-    head: [u8; HEADER_LEN],
+    head: Head,
     payload: Bytes,
     ticket: u64,
 }
 
+/// A header as bytes.
+#[derive(Debug)]
+pub(crate) enum Head {
+    V1([u8; v1::frame::HEADER_LEN]),
+    V3([u8; HEADER_LEN]),
+}
+
 impl Frame {
-    /// The twelve bytes of the header.
-    pub fn head(&self) -> &[u8; HEADER_LEN] {
-        &self.head
+    pub(crate) fn new(head: Head, payload: Bytes, ticket: u64) -> Self {
+        Self {
+            head,
+            payload,
+            ticket,
+        }
+    }
+
+    /// The bytes of the header: twelve, in dialect v1 seven.
+    pub fn head(&self) -> &[u8] {
+        match &self.head {
+            Head::V1(bytes) => bytes,
+            Head::V3(bytes) => bytes,
+        }
     }
 
     /// What follows the header; empty for all but data.
@@ -55,6 +74,7 @@ impl Session {
             }
         }
         while let Some(id) = self.scheduler.front() {
+            self.memory.used(now);
             if let Some(frame) = self.data_frame(id, max) {
                 return Some(frame);
             }
@@ -67,10 +87,14 @@ impl Session {
         if self.closed.is_some() {
             return None;
         }
-        match (self.liveness.poll_timeout(), self.linger_timeout()) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        [
+            self.liveness.poll_timeout(),
+            self.linger_timeout(),
+            self.memory.poll_timeout(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// The next change for somebody who waits.
@@ -82,6 +106,12 @@ impl Session {
     pub fn has_output(&self) -> bool {
         let ping = self.closed.is_none() && self.liveness.has_ping();
         ping || !self.control.is_empty() || !self.scheduler.is_empty()
+    }
+
+    /// Says whether there are confirmations and credit to send and nothing else: they gain by going with an answer
+    /// that somebody is about to write.
+    pub fn may_wait(&self) -> bool {
+        !self.liveness.has_ping() && self.control.has_only_notices() && self.scheduler.is_empty()
     }
 
     /// Says whether somebody waits for [`handle_flushed`](Self::handle_flushed).
@@ -136,7 +166,7 @@ impl Session {
             self.liveness.ask_if_stale(now);
             let update = stream.recv.take_update(
                 now,
-                self.liveness.round_trip(),
+                self.liveness.distance(),
                 self.config.window_ceiling(),
                 self.growth_left,
             );
@@ -153,7 +183,7 @@ impl Session {
             return None;
         };
         self.scheduler.begin(&mut stream.turn);
-        let room = stream.turn.allowance().min(max.max(1));
+        let room = max.clamp(1, QUANTUM);
         let sendable = stream.send.take(room, self.tickets.made + 1);
         let rest = if stream.send.is_ready() && !matches!(sendable, Sendable::Nothing) {
             Rest::More
@@ -191,10 +221,6 @@ impl Session {
 
     fn frame(&mut self, header: Header, payload: Bytes) -> Frame {
         self.tickets.made += 1;
-        Frame {
-            head: header.encode(),
-            payload,
-            ticket: self.tickets.made,
-        }
+        Frame::new(Head::V3(header.encode()), payload, self.tickets.made)
     }
 }

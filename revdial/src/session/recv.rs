@@ -1,18 +1,19 @@
 //! The receiving half of a stream: what waits for the reader, and the credit of the peer.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 
 use crate::frame::INITIAL_WINDOW;
+use crate::session::blocks::Blocks;
+use crate::session::memory::Memory;
 
 /// What becomes of data that arrives.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum RecvState {
+pub(crate) enum RecvState {
     /// It is kept for the reader.
     Open,
-    /// Nobody reads: it is thrown away, and the peer gets its credit back.
+    /// It is thrown away, and the peer gets its credit back: nobody reads, or the peer had reset the stream.
     Discarding,
     /// There is none: the peer sent FIN.
     Finished,
@@ -20,50 +21,67 @@ pub(super) enum RecvState {
 
 /// The receiving half.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct RecvHalf {
     state: RecvState,
-    buffer: RecvBuffer,
-    /// Bytes that the peer may still send.
+    buffer: Blocks,
+    /// Bytes of announced payload that have not come.
+    due: u32,
+    /// Bytes that the peer may still announce.
     credit: u32,
     /// Bytes that the peer may send when nothing waits here.
     window: u32,
     /// Bytes that were read and not yet given back as credit.
     consumed: u32,
-    /// When credit was given back last.
-    updated: Option<Instant>,
+    /// `None` before the first credit was given back; boxed, as most streams never come to that.
+    pace: Option<Box<Pace>>,
 }
 
 impl RecvHalf {
     pub(super) fn new() -> Self {
         Self {
             state: RecvState::Open,
-            buffer: RecvBuffer::default(),
+            buffer: Blocks::default(),
+            due: 0,
             credit: INITIAL_WINDOW,
             window: INITIAL_WINDOW,
             consumed: 0,
-            updated: None,
+            pace: None,
         }
     }
 
     /// Counts an announced payload against the credit; `None` if the peer may not send that much.
     pub(super) fn announce(&mut self, length: u32) -> Option<()> {
         self.credit = self.credit.checked_sub(length)?;
+        self.due = length;
         Some(())
     }
 
     /// Takes payload that was announced.
-    pub(super) fn push(&mut self, payload: Bytes) {
-        if self.state == RecvState::Open {
-            self.buffer.push(payload);
-        } else {
-            self.consume(payload.len());
+    pub(super) fn push(&mut self, payload: &[u8], memory: &mut Memory) {
+        self.due -= to_u32(payload.len());
+        if self.state != RecvState::Open {
+            self.consumed += to_u32(payload.len());
+            return;
         }
+        let coming = self.credit.saturating_add(self.due);
+        let coming = usize::try_from(coming).unwrap_or(usize::MAX);
+        memory.track(&mut self.buffer, |buffer, spare| {
+            buffer.push(payload, coming, spare);
+        });
+    }
+
+    /// Moves what waits into `buf`, as much as it has room for; how much.
+    pub(super) fn read<B: BufMut>(&mut self, buf: &mut B, memory: &mut Memory) -> usize {
+        let count = memory.track(&mut self.buffer, |buffer, spare| buffer.read(buf, spare));
+        self.consumed += to_u32(count);
+        count
     }
 
     /// Takes up to `max` bytes off the front; empty if none wait.
-    pub(super) fn take(&mut self, max: usize) -> Bytes {
-        let bytes = self.buffer.take(max);
-        self.consume(bytes.len());
+    pub(super) fn take(&mut self, max: usize, memory: &mut Memory) -> Bytes {
+        let bytes = memory.track(&mut self.buffer, |buffer, _| buffer.take(max));
+        self.consumed += to_u32(bytes.len());
         bytes
     }
 
@@ -73,17 +91,26 @@ impl RecvHalf {
     }
 
     /// Throws away what waits and what will come.
-    pub(super) fn discard(&mut self) {
-        let dropped = self.buffer.len();
-        self.buffer = RecvBuffer::default();
-        self.consume(dropped);
+    pub(super) fn discard(&mut self, memory: &mut Memory) {
+        self.consumed += to_u32(self.buffer.len());
+        memory.track(&mut self.buffer, Blocks::clear);
+        self.close();
+    }
+
+    /// Throws away what will come, and keeps what waits.
+    pub(super) fn close(&mut self) {
         if self.state == RecvState::Open {
             self.state = RecvState::Discarding;
         }
     }
 
-    /// Gives back the credit of what was read, and with it the window grows while the round trip time limits the
-    /// transfer: when half a window was read in less than two of them. It grows by at most `budget`.
+    /// Gives up memory that is not in use.
+    pub(super) fn compact(&mut self, memory: &mut Memory) {
+        memory.track(&mut self.buffer, |buffer, _| buffer.compact());
+    }
+
+    /// Gives back the credit of what was read, and with it the window doubles while the round trip time limits the
+    /// transfer. It grows by at most `budget`.
     pub(super) fn take_update(
         &mut self,
         now: Instant,
@@ -91,23 +118,25 @@ impl RecvHalf {
         ceiling: u32,
         budget: u32,
     ) -> Update {
-        let quick = match (self.updated, round_trip) {
-            (Some(last), Some(round_trip)) => now.saturating_duration_since(last) < 2 * round_trip,
-            _ => false,
-        };
         let room = ceiling.saturating_sub(self.window).min(budget);
-        let growth = if quick { self.window.min(room) } else { 0 };
+        let growth = if self.is_limiting(now, round_trip) {
+            self.window.min(room)
+        } else {
+            0
+        };
         let delta = self.consumed + growth;
-        self.updated = Some(now);
         self.window += growth;
         self.credit += delta;
         self.consumed = 0;
         Update { delta, growth }
     }
 
-    /// Says whether enough was read for the peer to be told: half a window.
+    /// Says whether enough was read for the peer to be told: half of the first window, a sixteenth of large ones, as
+    /// what the peer was not told of slows it down.
     pub(super) fn update_is_due(&self) -> bool {
-        self.state != RecvState::Finished && self.consumed >= self.window / 2
+        let half = self.window.min(INITIAL_WINDOW) / 2;
+        let enough = (self.window / 16).max(half);
+        self.state != RecvState::Finished && self.consumed >= enough
     }
 
     /// What becomes of data that arrives.
@@ -117,18 +146,79 @@ impl RecvHalf {
 
     /// Says whether data waits for the reader.
     pub(super) fn has_data(&self) -> bool {
-        self.buffer.len() > 0
+        !self.buffer.is_empty()
     }
 
     /// Bytes by which the window exceeds that of the specification.
     pub(super) fn growth(&self) -> u32 {
-        self.window - INITIAL_WINDOW
+        self.window.saturating_sub(INITIAL_WINDOW)
     }
 
-    fn consume(&mut self, count: usize) {
-        let count =
-            u32::try_from(count).expect("no more is buffered than a window, which is a u32");
-        self.consumed += count;
+    /// Says, about once in a round trip time, whether the window slows the transfer down. At most one window passes in
+    /// that time; where more than half of one was read, the reader keeps up and the sender waits for credit.
+    fn is_limiting(&mut self, now: Instant, round_trip: Option<Duration>) -> bool {
+        let begun = Pace {
+            since: now,
+            read: 0,
+            window: self.window,
+        };
+        let (Some(pace), Some(round_trip)) = (&mut self.pace, round_trip) else {
+            self.pace = Some(Box::new(begun));
+            return false;
+        };
+        pace.read = pace.read.saturating_add(self.consumed);
+        let elapsed = now.saturating_duration_since(pace.since);
+        // What comes in bursts comes a little early at times.
+        if elapsed <= round_trip * 3 / 4 {
+            return false;
+        }
+        let (read, window) = (u128::from(pace.read), u128::from(pace.window));
+        **pace = begun;
+        2 * read * round_trip.as_nanos() > window * elapsed.as_nanos()
+    }
+
+    /// Bytes of memory.
+    pub(super) fn held(&self) -> usize {
+        self.buffer.held()
+    }
+}
+
+/// No more is buffered, or announced, than a window.
+fn to_u32(count: usize) -> u32 {
+    u32::try_from(count).expect("a window is a u32")
+}
+
+/// How fast the reader is.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    since: Instant,
+    /// Bytes that were read since then.
+    read: u32,
+    /// The window that those bytes were sent under: what was given later takes a round trip to show.
+    window: u32,
+}
+
+#[cfg(test)]
+impl RecvHalf {
+    /// Makes the window of a fresh stream small enough for a model.
+    pub(super) fn shrink(&mut self, window: u32) {
+        self.credit = window;
+        self.window = window;
+    }
+
+    /// Bytes that the peer may still send.
+    pub(super) fn credit(&self) -> u32 {
+        self.credit
+    }
+
+    /// Bytes that wait here or were read and not given back.
+    pub(super) fn charged(&self) -> u64 {
+        self.buffer.len() as u64 + u64::from(self.consumed)
+    }
+
+    /// Bytes that the peer may send when nothing waits here.
+    pub(super) fn window(&self) -> u32 {
+        self.window
     }
 }
 
@@ -140,50 +230,3 @@ pub(super) struct Update {
     /// Bytes by which the window grew, to be taken off the budget.
     pub(super) growth: u32,
 }
-
-/// Received bytes, in blocks.
-///
-/// A large payload stays where the transport's read put it; a small one is copied behind its predecessor, so that it
-/// does not hold a whole read block in memory. A byte costs at most two bytes here.
-#[derive(Debug, Default)]
-struct RecvBuffer {
-    blocks: VecDeque<Bytes>,
-    /// Small payloads, behind all blocks.
-    tail: BytesMut,
-    len: usize,
-}
-
-impl RecvBuffer {
-    fn push(&mut self, payload: Bytes) {
-        self.len += payload.len();
-        if payload.len() < SHARED_MIN {
-            self.tail.extend_from_slice(&payload);
-            return;
-        }
-        if !self.tail.is_empty() {
-            self.blocks.push_back(self.tail.split().freeze());
-        }
-        self.blocks.push_back(payload);
-    }
-
-    fn take(&mut self, max: usize) -> Bytes {
-        let taken = match self.blocks.front_mut() {
-            Some(block) if block.len() > max => block.split_to(max),
-            Some(_) => self.blocks.pop_front().unwrap_or_default(),
-            None if self.tail.len() > max => self.tail.split_to(max).freeze(),
-            None => self.tail.split().freeze(),
-        };
-        self.len -= taken.remaining();
-        if self.len == 0 {
-            *self = Self::default();
-        }
-        taken
-    }
-
-    fn len(&self) -> usize {
-        self.len
-    }
-}
-
-/// Payload from this size on is not copied: half of the 64 KiB that the driver reads at once.
-const SHARED_MIN: usize = 32 * 1024;

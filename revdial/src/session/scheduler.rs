@@ -1,31 +1,30 @@
 //! Whose turn it is: streams that were idle first, then everybody in turn by bytes.
 //!
 //! Deficit round robin (Shreedhar and Varghese, 1995) with the sparse queue of FQ-CoDel (RFC 8290, section 3.2). In each round a
-//! stream may send one quantum of bytes, however they were written. A stream that becomes ready and has something
+//! stream may send one quantum of bytes, however they were written. Its last frame may be larger than what is left of
+//! that, so that no block is cut for the sake of the count; the next round is the shorter for it. A stream that becomes ready and has something
 //! left of its quantum goes to the head: 64 bytes of an interactive session do not wait for eight bulk transfers, and
 //! as they use up the same quantum nobody gains by pausing.
 
 use std::collections::VecDeque;
 
 use crate::frame::StreamId;
+use crate::session::blocks::BLOCK;
 
 /// A stream's place.
 #[derive(Debug, Default)]
-pub(super) struct Turn {
+#[cfg_attr(test, derive(Clone))]
+pub(crate) struct Turn {
     queued: Queued,
-    /// Bytes that the stream may send in `round`.
-    allowance: usize,
-    round: u64,
+    /// Bytes that the stream may send in `round`; below zero where its last frame was larger.
+    allowance: i32,
+    /// It wraps: who was idle for just as many rounds goes on with what it had left, which harms nobody.
+    round: u16,
 }
 
 impl Turn {
-    /// Bytes that the stream may send before its next turn.
-    pub(super) fn allowance(&self) -> usize {
-        self.allowance
-    }
-
     /// Says whether the stream waits in a queue.
-    pub(super) fn is_queued(&self) -> bool {
+    pub(crate) fn is_queued(&self) -> bool {
         self.queued != Queued::No
     }
 }
@@ -40,16 +39,17 @@ enum Queued {
 
 /// The queues.
 #[derive(Debug)]
-pub(super) struct Scheduler {
+#[cfg_attr(test, derive(Clone))]
+pub(crate) struct Scheduler {
     /// Streams that were idle and have something left of this round.
     sparse: VecDeque<StreamId>,
     /// Everybody else, the one that was served longest ago in front.
     active: VecDeque<StreamId>,
-    round: u64,
+    round: u16,
 }
 
 impl Scheduler {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             sparse: VecDeque::new(),
             active: VecDeque::new(),
@@ -58,7 +58,7 @@ impl Scheduler {
     }
 
     /// Queues a stream that became ready.
-    pub(super) fn schedule(&mut self, id: StreamId, turn: &mut Turn) {
+    pub(crate) fn schedule(&mut self, id: StreamId, turn: &mut Turn) {
         if turn.is_queued() {
             return;
         }
@@ -73,21 +73,21 @@ impl Scheduler {
     }
 
     /// The stream whose turn it is.
-    pub(super) fn front(&self) -> Option<StreamId> {
+    pub(crate) fn front(&self) -> Option<StreamId> {
         self.sparse.front().or_else(|| self.active.front()).copied()
     }
 
     /// Begins the turn of the front stream: gives it its quantum if this is a new round for it.
-    pub(super) fn begin(&mut self, turn: &mut Turn) {
-        if turn.queued == Queued::Active && turn.allowance == 0 && turn.round == self.round {
-            self.round += 1;
+    pub(crate) fn begin(&mut self, turn: &mut Turn) {
+        if turn.queued == Queued::Active && turn.allowance <= 0 && turn.round == self.round {
+            self.round = self.round.wrapping_add(1);
         }
         self.renew(turn);
     }
 
     /// Ends the turn of the front stream, which sent `sent` bytes.
-    pub(super) fn end(&mut self, turn: &mut Turn, sent: usize, rest: Rest) {
-        turn.allowance = turn.allowance.saturating_sub(sent);
+    pub(crate) fn end(&mut self, turn: &mut Turn, sent: usize, rest: Rest) {
+        turn.allowance = turn.allowance.saturating_sub_unsigned(to_u32(sent));
         if rest == Rest::More && turn.allowance > 0 {
             return;
         }
@@ -103,14 +103,14 @@ impl Scheduler {
     }
 
     /// Forgets the front stream.
-    pub(super) fn drop_front(&mut self) {
+    pub(crate) fn drop_front(&mut self) {
         if self.sparse.pop_front().is_none() {
             self.active.pop_front();
         }
     }
 
     /// Forgets a stream that is gone.
-    pub(super) fn remove(&mut self, id: StreamId, turn: &mut Turn) {
+    pub(crate) fn remove(&mut self, id: StreamId, turn: &mut Turn) {
         match turn.queued {
             Queued::No => {}
             Queued::Sparse => self.sparse.retain(|queued| *queued != id),
@@ -120,29 +120,36 @@ impl Scheduler {
     }
 
     /// Says whether nobody waits.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.sparse.is_empty() && self.active.is_empty()
     }
 
     fn renew(&self, turn: &mut Turn) {
         if turn.round != self.round {
             turn.round = self.round;
-            turn.allowance = QUANTUM;
+            turn.allowance = turn
+                .allowance
+                .min(0)
+                .saturating_add_unsigned(to_u32(QUANTUM));
         }
     }
 }
 
 /// Says whether a stream has more to send.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Rest {
+pub(crate) enum Rest {
     More,
     Nothing,
+}
+
+fn to_u32(bytes: usize) -> u32 {
+    u32::try_from(bytes).expect("a frame is at most a quantum")
 }
 
 /// Bytes that a stream may send in a round, and so the largest frame.
 ///
 /// At 20 MB/s a frame of 16 KiB takes 0.8 ms, which is what an interactive stream waits at most.
-const QUANTUM: usize = 16 * 1024;
+pub(crate) const QUANTUM: usize = BLOCK;
 
 #[cfg(test)]
 mod tests {
@@ -162,7 +169,7 @@ mod tests {
         let index = scheduler.front().unwrap().value() as usize - 1;
         let turn = &mut turns[index];
         scheduler.begin(turn);
-        let sent = turn.allowance().min(max);
+        let sent = max.min(QUANTUM);
         scheduler.end(turn, sent, rest);
         (index, sent)
     }
@@ -185,7 +192,7 @@ mod tests {
             total[index] += sent;
         }
         let (least, most) = (total.iter().min().unwrap(), total.iter().max().unwrap());
-        assert!(most - least <= QUANTUM, "{total:?}");
+        assert!(most - least <= 2 * QUANTUM, "{total:?}");
     }
 
     #[test]
@@ -206,7 +213,7 @@ mod tests {
         scheduler.schedule(id(4), &mut turns[3]);
         assert_eq!(
             serve(&mut scheduler, &mut turns, QUANTUM, Rest::More),
-            (3, QUANTUM - 64)
+            (3, QUANTUM)
         );
         let next = serve(&mut scheduler, &mut turns, QUANTUM, Rest::More);
         assert_ne!(next.0, 3, "the quantum is used: the others come first");

@@ -1,5 +1,9 @@
 //! One stream: two halves, how it ended, and who waits for it.
 
+use std::task::Poll;
+
+use crate::error::{CloseReason, ConnError};
+use crate::session::memory::Memory;
 use crate::session::recv::{RecvHalf, RecvState};
 use crate::session::scheduler::Turn;
 use crate::session::send::{SendHalf, SendState};
@@ -11,15 +15,35 @@ pub(super) enum End {
     None,
     /// It was closed here; what is queued still goes out.
     ClosedHere,
+    /// It was reset here, because it held the most of too much unread data.
+    Overrun,
     /// It was reset here.
     ResetHere,
     /// The peer reset it.
     ResetByPeer { code: u32 },
 }
 
+impl End {
+    /// What every operation answers after an end that this side made.
+    pub(super) fn error_here(self) -> Option<ConnError> {
+        match self {
+            Self::None | Self::ResetByPeer { .. } => None,
+            Self::ClosedHere | Self::ResetHere => Some(ConnError::Closed),
+            Self::Overrun => Some(ConnError::Overrun),
+        }
+    }
+}
+
+/// What a reader finds.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Content {
+    Data,
+    End,
+}
+
 /// Says whether somebody holds a handle to the stream.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Handle {
+pub(crate) enum Handle {
     Held,
     Released,
 }
@@ -39,17 +63,18 @@ pub(super) enum Opening {
 
 /// Who is to be told of a change.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Waits {
+pub(crate) struct Waits {
     /// A reader found nothing.
-    pub(super) read: bool,
+    pub(crate) read: bool,
     /// A writer found no room, or a dial waits for its answer.
-    pub(super) write: bool,
+    pub(crate) write: bool,
     /// A writer waits until what it wrote is with the transport.
-    pub(super) flush: bool,
+    pub(crate) flush: bool,
 }
 
 /// One stream.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Stream {
     pub(super) opening: Opening,
     pub(super) end: End,
@@ -87,12 +112,38 @@ impl Stream {
     }
 
     /// Ends the stream for its holder, where the wire has nothing more to say.
-    pub(super) fn hide_from_holder(&mut self) {
+    pub(super) fn hide_from_holder(&mut self, memory: &mut Memory) {
         self.end = match self.end {
             End::None | End::ClosedHere => End::ClosedHere,
-            End::ResetHere | End::ResetByPeer { .. } => End::ResetHere,
+            End::Overrun | End::ResetHere | End::ResetByPeer { .. } => End::ResetHere,
         };
-        self.recv.discard();
+        self.recv.discard(memory);
+    }
+
+    /// What a reader finds; `closed` says why the session ended.
+    ///
+    /// What arrived before a reset or the end of the link comes first, then the error.
+    pub(super) fn poll_readable(
+        &mut self,
+        closed: Option<&CloseReason>,
+    ) -> Poll<Result<Content, ConnError>> {
+        if let Some(error) = self.end.error_here() {
+            return Poll::Ready(Err(error));
+        }
+        if self.recv.has_data() {
+            return Poll::Ready(Ok(Content::Data));
+        }
+        if self.recv.state() == RecvState::Finished {
+            return Poll::Ready(Ok(Content::End));
+        }
+        if let End::ResetByPeer { code } = self.end {
+            return Poll::Ready(Err(ConnError::Reset { code }));
+        }
+        if let Some(reason) = closed {
+            return Poll::Ready(Err(ConnError::Link(reason.clone())));
+        }
+        self.waits.read = true;
+        Poll::Pending
     }
 
     /// Says whether frames may still be sent for the stream.

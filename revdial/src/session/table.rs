@@ -1,8 +1,9 @@
 //! The streams of a session: numbers, counts, the backlog, and the memory of those that are gone.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 
 use crate::frame::StreamId;
+use crate::ids::{IdMap, IdSet};
 use crate::session::Role;
 use crate::session::stream::Stream;
 
@@ -17,9 +18,11 @@ pub(super) enum Absent {
 
 /// The streams.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct StreamTable {
     role: Role,
-    streams: HashMap<StreamId, Stream>,
+    /// Boxed, as a table has up to twice as many places as entries.
+    streams: IdMap<Box<Stream>>,
     inbound: usize,
     /// The next number of ours; `None` when they are used up.
     next: Option<StreamId>,
@@ -35,7 +38,7 @@ impl StreamTable {
     pub(super) fn new(role: Role, tombstones: usize) -> Self {
         Self {
             role,
-            streams: HashMap::new(),
+            streams: IdMap::default(),
             inbound: 0,
             next: StreamId::new(role.first_id()),
             highest: None,
@@ -48,13 +51,13 @@ impl StreamTable {
     pub(super) fn open(&mut self) -> Option<StreamId> {
         let id = self.next?;
         self.next = id.next();
-        self.streams.insert(id, Stream::outbound());
+        self.streams.insert(id, Box::new(Stream::outbound()));
         Some(id)
     }
 
     /// Adds a stream of the peer to the backlog.
     pub(super) fn admit(&mut self, id: StreamId) {
-        self.streams.insert(id, Stream::inbound());
+        self.streams.insert(id, Box::new(Stream::inbound()));
         self.inbound += 1;
         self.backlog.push_back(id);
     }
@@ -70,7 +73,7 @@ impl StreamTable {
     }
 
     /// Removes a stream, which may wait in the backlog.
-    pub(super) fn remove(&mut self, id: StreamId) -> Option<Stream> {
+    pub(super) fn remove(&mut self, id: StreamId) -> Option<Box<Stream>> {
         let stream = self.streams.remove(&id)?;
         if !self.is_ours(id) {
             self.inbound -= 1;
@@ -85,11 +88,11 @@ impl StreamTable {
     }
 
     pub(super) fn get(&self, id: StreamId) -> Option<&Stream> {
-        self.streams.get(&id)
+        self.streams.get(&id).map(AsRef::as_ref)
     }
 
     pub(super) fn get_mut(&mut self, id: StreamId) -> Option<&mut Stream> {
-        self.streams.get_mut(&id)
+        self.streams.get_mut(&id).map(AsMut::as_mut)
     }
 
     /// What is known of a number that no stream has.
@@ -126,6 +129,17 @@ impl StreamTable {
         self.streams.is_empty()
     }
 
+    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut Stream> {
+        self.streams.values_mut().map(AsMut::as_mut)
+    }
+
+    /// The stream that holds most memory of received data.
+    pub(super) fn largest(&self) -> Option<StreamId> {
+        let held = self.streams.iter();
+        let held = held.map(|(id, stream)| (stream.recv.held(), *id));
+        held.filter(|(held, _)| *held > 0).max().map(|(_, id)| id)
+    }
+
     /// The numbers of all streams.
     pub(super) fn ids(&self) -> Vec<StreamId> {
         self.streams.keys().copied().collect()
@@ -134,10 +148,11 @@ impl StreamTable {
 
 /// The newest numbers for which a reset was sent.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 struct Tombstones {
     limit: usize,
     order: VecDeque<StreamId>,
-    known: HashSet<StreamId>,
+    known: IdSet,
 }
 
 impl Tombstones {
@@ -145,7 +160,7 @@ impl Tombstones {
         Self {
             limit,
             order: VecDeque::new(),
-            known: HashSet::new(),
+            known: IdSet::default(),
         }
     }
 
@@ -160,5 +175,25 @@ impl Tombstones {
             self.known.remove(&oldest);
         }
         true
+    }
+}
+
+#[cfg(test)]
+impl StreamTable {
+    /// Says whether a stream waits to be accepted.
+    pub(super) fn has_backlog(&self) -> bool {
+        !self.backlog.is_empty()
+    }
+
+    /// All but the streams, in an order that does not depend on a hash.
+    pub(super) fn numbers(&self) -> impl std::fmt::Debug {
+        let Self {
+            next,
+            highest,
+            backlog,
+            tombstones,
+            ..
+        } = self;
+        (next, highest, backlog, &tombstones.order)
     }
 }

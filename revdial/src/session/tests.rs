@@ -4,12 +4,17 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use proptest::prelude::*;
 
+use super::control::MAX_PONGS;
 use super::*;
 use crate::error::ProtocolError;
 use crate::frame::{Flags, FrameError, GoAwayCode, Header, INITIAL_WINDOW};
 
+mod memory;
+mod model;
 mod random;
+mod world;
 
 /// A session, a clock and the bytes that the session has sent.
 struct Bench {
@@ -67,7 +72,7 @@ impl Bench {
     fn headers(&mut self) -> Vec<Header> {
         let mut headers = Vec::new();
         while let Some(frame) = self.session.poll_transmit(self.now, usize::MAX) {
-            headers.push(Header::decode(frame.head()).unwrap());
+            headers.push(Header::decode(frame.head().try_into().unwrap()).unwrap());
             self.session.handle_flushed(frame.ticket());
         }
         headers
@@ -304,13 +309,19 @@ fn an_end_in_a_frame_with_data_comes_behind_the_data() {
 }
 
 #[test]
-fn an_unsolicited_pong_means_nothing_and_pings_are_answered_with_the_newest() {
+fn an_unsolicited_pong_means_nothing_and_pings_are_answered_up_to_a_bound() {
     let mut bench = accepted();
     bench.header(Header::Pong { nonce: 99 });
+    for nonce in [7, 8] {
+        bench.header(Header::Ping { nonce });
+    }
+    assert_eq!(bench.headers(), [7, 8].map(|nonce| Header::Pong { nonce }));
     for nonce in 0..10_000 {
         bench.header(Header::Ping { nonce });
     }
-    assert_eq!(bench.headers(), [Header::Pong { nonce: 9_999 }]);
+    let newest = 10_000 - u32::try_from(MAX_PONGS).unwrap()..10_000;
+    let newest: Vec<_> = newest.map(|nonce| Header::Pong { nonce }).collect();
+    assert_eq!(bench.headers(), newest);
     assert!(bench.session.closed().is_none());
 }
 
@@ -398,6 +409,33 @@ fn what_came_before_a_reset_is_read_first() {
     assert!(matches!(
         bench.read(id(1)),
         Poll::Ready(Err(ConnError::Reset { code: 5 }))
+    ));
+}
+
+#[test]
+fn frames_behind_a_reset_change_nothing() {
+    let mut bench = dialed();
+    bench.data(id(1), Flags::NONE, b"part");
+    bench.header(reset(1, 5));
+    bench.data(id(1), Flags::NONE, b" of it");
+    bench.data(id(1), Flags::FIN, b"");
+    bench.expect_data(id(1), b"part");
+    for _ in 0..2 {
+        let outcome = bench.read(id(1));
+        assert!(
+            matches!(outcome, Poll::Ready(Err(ConnError::Reset { code: 5 }))),
+            "{outcome:?}"
+        );
+    }
+
+    let mut bench = Bench::new(Role::Dialer);
+    bench.session.open().unwrap();
+    bench.output();
+    bench.header(reset(1, 5));
+    bench.update(id(1), Flags::ACK, 0);
+    assert!(matches!(
+        bench.session.poll_opened(id(1)),
+        Poll::Ready(Err(DialError::Refused { code: 5 }))
     ));
 }
 
@@ -565,6 +603,42 @@ fn a_stream_that_is_dropped_in_its_flush_leaves_nobody_waiting() {
 }
 
 #[test]
+fn a_close_gives_the_credit_of_what_it_drops_back_at_once() {
+    let mut bench = accepted();
+    bench.data(id(1), Flags::NONE, &vec![0; INITIAL_WINDOW as usize]);
+    while bench.session.write(id(1), &[0; 60_000]).is_ready() {
+        bench.output();
+    }
+    bench.session.close(id(1));
+    let credit = Header::WindowUpdate {
+        id: id(1),
+        flags: Flags::NONE,
+        delta: INITIAL_WINDOW,
+    };
+    let headers = bench.headers();
+    assert!(headers.contains(&credit), "the peer is stuck: {headers:?}");
+}
+
+#[test]
+fn a_dial_that_was_given_up_is_answered() {
+    let ways: [fn(&mut Session); 2] = [
+        |session| session.reset(id(1), 1),
+        |session| session.close(id(1)),
+    ];
+    for end in ways {
+        let mut bench = Bench::new(Role::Dialer);
+        bench.session.open().unwrap();
+        assert!(bench.session.poll_opened(id(1)).is_pending());
+        end(&mut bench.session);
+        assert_eq!(bench.session.poll_event(), Some(Event::Writable(id(1))));
+        assert!(matches!(
+            bench.session.poll_opened(id(1)),
+            Poll::Ready(Err(DialError::Closed(CloseReason::Local)))
+        ));
+    }
+}
+
+#[test]
 fn what_a_close_left_behind_is_given_up_in_time() {
     let mut bench = dialed();
     bench.update(id(1), Flags::NONE, 0);
@@ -602,4 +676,31 @@ fn a_silent_peer_is_asked_once_and_then_given_up() {
         Some(CloseReason::TimedOut(_))
     ));
     assert_eq!(bench.now - began, 2 * Config::default().keep_alive);
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_end_in_a_session_or_an_error(
+        role in prop_oneof![Just(Role::Dialer), Just(Role::Listener)],
+        frames in prop::collection::vec((0..4u8, 0..16u16, 0..5u32, prop_oneof![0..20u32, any::<u32>()]), 0..60),
+    ) {
+        let mut bench = Bench::new(role);
+        if role == Role::Dialer {
+            bench.session.open().unwrap();
+            bench.output();
+        }
+        let fed = frames.len();
+        for (kind, flags, stream, length) in frames {
+            let mut bytes = vec![0, kind];
+            bytes.extend(flags.to_be_bytes());
+            bytes.extend(stream.to_be_bytes());
+            bytes.extend(length.to_be_bytes());
+            bytes.extend(vec![0; length.min(20) as usize]);
+            bench.input(&bytes);
+            if let Some(stream) = bench.session.accept() {
+                bench.session.release(stream, bench.now);
+            }
+        }
+        prop_assert!(bench.headers().len() <= 2 * fed + 2, "at most an answer and an acknowledgement each");
+    }
 }

@@ -1,288 +1,85 @@
-//! Two machines, random operations and random segmentation, against an oracle that is a queue.
-
-use std::collections::VecDeque;
+//! Two machines, long random scripts and random segmentation, against the oracle of [`super::world`].
 
 use proptest::prelude::*;
 
+use super::world::{Op, Verb, World};
 use super::*;
 
-/// What a script may do. Streams are chosen by an index into those that exist.
-#[derive(Clone, Debug)]
-enum Step {
-    Open,
-    Write {
-        side: usize,
-        stream: usize,
-        len: usize,
-    },
-    Read {
-        side: usize,
-        stream: usize,
-        len: usize,
-    },
-    Shutdown {
-        side: usize,
-        stream: usize,
-    },
-    Reset {
-        side: usize,
-        stream: usize,
-    },
-    Close {
-        side: usize,
-        stream: usize,
-    },
-    Release {
-        side: usize,
-        stream: usize,
-    },
-    Ping {
-        side: usize,
-    },
-    /// Makes frames and moves some bytes of the wire that leads away from this side.
-    Transmit {
-        side: usize,
-        bytes: usize,
-    },
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    let side = 0..2usize;
-    let stream = 0..6usize;
+fn verb() -> impl Strategy<Value = Verb> {
+    let len = || prop_oneof![1..40usize, 1..100_000usize];
     prop_oneof![
-        2 => Just(Step::Open),
-        6 => (side.clone(), stream.clone(), 1..100_000usize)
-            .prop_map(|(side, stream, len)| Step::Write { side, stream, len }),
-        6 => (side.clone(), stream.clone(), 1..200_000usize)
-            .prop_map(|(side, stream, len)| Step::Read { side, stream, len }),
-        2 => (side.clone(), stream.clone()).prop_map(|(side, stream)| Step::Shutdown { side, stream }),
-        1 => (side.clone(), stream.clone()).prop_map(|(side, stream)| Step::Reset { side, stream }),
-        1 => (side.clone(), stream.clone()).prop_map(|(side, stream)| Step::Close { side, stream }),
-        1 => (side.clone(), stream).prop_map(|(side, stream)| Step::Release { side, stream }),
-        1 => side.clone().prop_map(|side| Step::Ping { side }),
-        12 => (side, prop_oneof![1..30usize, 1..200_000usize])
-            .prop_map(|(side, bytes)| Step::Transmit { side, bytes }),
+        8 => len().prop_map(Verb::Write),
+        8 => len().prop_map(Verb::Read),
+        2 => Just(Verb::Opened),
+        2 => Just(Verb::Flush),
+        3 => Just(Verb::Shutdown),
+        1 => Just(Verb::Reset),
+        1 => Just(Verb::Close),
+        1 => Just(Verb::StopReading),
+        1 => Just(Verb::StopWriting),
+        1 => Just(Verb::Release),
     ]
 }
 
-/// What one direction of one stream has done.
-#[derive(Debug, Default)]
-struct Direction {
-    written: u64,
-    read: u64,
-    /// The writer finished in good order, by `shutdown` or `close`.
-    ended: bool,
-    /// The reader saw the end.
-    seen_end: bool,
-    /// The writer did not finish, or the reader does not wait for it.
-    broken: bool,
+fn op() -> impl Strategy<Value = Op> {
+    let side = || 0..2usize;
+    let bytes = || prop_oneof![1..30usize, 1..200_000usize];
+    prop_oneof![
+        4 => Just(Op::Open),
+        4 => Just(Op::Accept),
+        40 => (side(), 0..STREAMS, verb())
+            .prop_map(|(side, stream, verb)| Op::Stream { side, stream, verb }),
+        2 => side().prop_map(Op::Ping),
+        4 => (0..50u64).prop_map(Op::Wait),
+        20 => (side(), bytes()).prop_map(|(side, max)| Op::Transmit { side, max }),
+        6 => side().prop_map(Op::Flushed),
+        20 => (side(), bytes()).prop_map(|(from, bytes)| Op::Deliver { from, bytes }),
+    ]
 }
 
-/// One stream as the oracle sees it: from each side to the other.
-#[derive(Debug)]
-struct Track {
-    id: StreamId,
-    directions: [Direction; 2],
-    held: [bool; 2],
+/// An end of the link, which most scripts are to be spared.
+fn link_op() -> impl Strategy<Value = Op> {
+    let side = || 0..2usize;
+    prop_oneof![
+        side().prop_map(Op::Leave),
+        side().prop_map(Op::End),
+        side().prop_map(Op::Cut),
+    ]
 }
 
-impl Track {
-    fn break_both(&mut self) {
-        for direction in &mut self.directions {
-            direction.broken = true;
+/// A script, with an end of the link somewhere in it or none.
+fn script() -> impl Strategy<Value = Vec<Op>> {
+    let ops = prop::collection::vec(op(), 1..150);
+    let end = prop::option::of((link_op(), any::<prop::sample::Index>()));
+    (ops, end).prop_map(|(mut ops, end)| {
+        if let Some((op, place)) = end {
+            ops.insert(place.index(ops.len()), op);
         }
-    }
+        ops
+    })
 }
 
-#[derive(Debug)]
-struct World {
-    sides: [Session; 2],
-    wires: [VecDeque<u8>; 2],
-    tracks: Vec<Track>,
-    now: Instant,
-}
-
-/// The byte at a place of the stream that a side sends: a reader can tell a lost or doubled byte.
-fn byte(side: usize, at: u64) -> u8 {
-    (at.wrapping_mul(2_654_435_761) >> 7).to_le_bytes()[0] ^ [0, 0x55][side]
-}
-
-impl World {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "where the clock begins does not matter"
-    )]
-    fn new() -> Self {
-        let now = Instant::now();
-        Self {
-            sides: [
-                Session::new(Role::Dialer, Config::default(), now, 0),
-                Session::new(Role::Listener, Config::default(), now, 0),
-            ],
-            wires: [VecDeque::new(), VecDeque::new()],
-            tracks: Vec::new(),
-            now,
-        }
-    }
-
-    fn apply(&mut self, step: Step) {
-        match step {
-            Step::Open => self.open(),
-            Step::Write { side, stream, len } => self.write(side, stream, len),
-            Step::Read { side, stream, len } => self.read(side, stream, len),
-            Step::Shutdown { side, stream } => {
-                if let Some(track) = self.tracks.get_mut(stream).filter(|t| t.held[side]) {
-                    let outcome = self.sides[side].shutdown(track.id);
-                    let accepted = !matches!(outcome, Poll::Ready(Err(_)));
-                    track.directions[side].ended |= accepted;
-                }
-            }
-            Step::Reset { side, stream } => {
-                if let Some(track) = self.tracks.get_mut(stream).filter(|t| t.held[side]) {
-                    self.sides[side].reset(track.id, 1);
-                    track.break_both();
-                }
-            }
-            Step::Close { side, stream } => {
-                if let Some(track) = self.tracks.get_mut(stream).filter(|t| t.held[side]) {
-                    self.sides[side].close(track.id);
-                    track.directions[side].ended = true;
-                    track.directions[1 - side].broken = true;
-                }
-            }
-            Step::Release { side, stream } => {
-                if let Some(track) = self.tracks.get_mut(stream).filter(|t| t.held[side]) {
-                    track.held[side] = false;
-                    track.break_both();
-                    self.sides[side].release(track.id, self.now);
-                }
-            }
-            Step::Ping { side } => {
-                self.sides[side].ping();
-            }
-            Step::Transmit { side, bytes } => self.transmit(side, bytes),
-        }
-        self.accept();
-    }
-
-    fn open(&mut self) {
-        if self.tracks.len() < 6 {
-            self.tracks.push(Track {
-                id: self.sides[0].open().unwrap(),
-                directions: [Direction::default(), Direction::default()],
-                held: [true, false],
-            });
-        }
-    }
-
-    fn accept(&mut self) {
-        while let Some(id) = self.sides[1].accept() {
-            let track = self.tracks.iter_mut().find(|track| track.id == id).unwrap();
-            track.held[1] = true;
-        }
-    }
-
-    fn write(&mut self, side: usize, stream: usize, len: usize) {
-        let Some(track) = self.tracks.get_mut(stream).filter(|t| t.held[side]) else {
-            return;
-        };
-        let direction = &mut track.directions[side];
-        let from = direction.written;
-        let data: Vec<u8> = (from..from + len as u64).map(|at| byte(side, at)).collect();
-        if let Poll::Ready(Ok(count)) = self.sides[side].write(track.id, &data) {
-            assert!(!direction.ended, "a write behind the end was accepted");
-            assert!(self.sides[side].queued(track.id) <= Config::default().send_buffer);
-            direction.written += count as u64;
-        }
-    }
-
-    fn read(&mut self, side: usize, stream: usize, len: usize) {
-        let Some(track) = self.tracks.get_mut(stream).filter(|t| t.held[side]) else {
-            return;
-        };
-        let from = &mut track.directions[1 - side];
-        let Poll::Ready(Ok(chunk)) = self.sides[side].read_chunk(track.id, len) else {
-            return;
-        };
-        if chunk.is_empty() {
-            assert!(from.ended, "an end that nobody sent");
-            assert_eq!(from.read, from.written, "an end before all data");
-            from.seen_end = true;
-        }
-        for received in chunk {
-            assert_eq!(received, byte(1 - side, from.read), "at {}", from.read);
-            from.read += 1;
-            assert!(from.read <= from.written, "a byte that nobody wrote");
-        }
-    }
-
-    /// Moves bytes; the wire holds more than the receiver got, as a transport's buffers do.
-    fn transmit(&mut self, side: usize, bytes: usize) {
-        while self.wires[side].len() < bytes {
-            let Some(frame) = self.sides[side].poll_transmit(self.now, bytes) else {
-                break;
-            };
-            self.wires[side].extend(frame.head());
-            self.wires[side].extend(frame.payload());
-            self.sides[side].handle_flushed(frame.ticket());
-        }
-        let count = bytes.min(self.wires[side].len());
-        let moved: Vec<u8> = self.wires[side].drain(..count).collect();
-        if !moved.is_empty() {
-            self.sides[1 - side].handle_input(self.now, moved.into());
-        }
-        for session in &mut self.sides {
-            assert!(session.closed().is_none(), "{:?}", session.closed());
-            let mut events = 0;
-            while session.poll_event().is_some() {
-                events += 1;
-            }
-            assert!(events <= 64, "events are bounded by the streams");
-        }
-    }
-
-    /// Moves everything and reads everything until nothing changes.
-    fn settle(&mut self) {
-        for _ in 0..400 {
-            for side in 0..2 {
-                self.transmit(side, 1 << 20);
-                self.accept();
-                for stream in 0..self.tracks.len() {
-                    for _ in 0..8 {
-                        self.read(side, stream, 1 << 20);
-                    }
-                }
-            }
-        }
-    }
-
-    /// At rest, whoever ended in good order was heard in full by a reader that held on.
-    fn check_at_rest(&self) {
-        for session in &self.sides {
-            assert!(!session.has_output(), "something is left to send");
-        }
-        for track in &self.tracks {
-            for direction in &track.directions {
-                assert!(
-                    direction.seen_end || direction.broken || !direction.ended,
-                    "{track:?}: the end was not heard"
-                );
-            }
-        }
-    }
+/// Windows from a few bytes to that of the specification; buffers that are smaller and larger.
+fn sizes() -> impl Strategy<Value = (u32, usize)> {
+    let window = prop_oneof![2..50u32, Just(INITIAL_WINDOW)];
+    let buffer = prop_oneof![1..50usize, Just(Config::default().send_buffer)];
+    (window, buffer)
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
     #[test]
-    fn two_machines_agree_with_the_oracle(steps in prop::collection::vec(step(), 1..120)) {
-        let mut world = World::new();
-        for step in steps {
-            world.apply(step);
+    fn two_machines_agree_with_the_oracle((window, send_buffer) in sizes(), script in script()) {
+        let config = Config { send_buffer, ..Config::default() };
+        let mut world = World::new(window, &config);
+        for op in script {
+            let too_many = matches!(op, Op::Open) && world.tracks.len() == STREAMS;
+            if !too_many && world.is_possible(op) {
+                world.apply(op);
+            }
         }
-        world.settle();
-        world.check_at_rest();
+        world.finish();
     }
 
     #[test]
@@ -310,3 +107,5 @@ proptest! {
         prop_assert!(bench.headers().len() <= 2 * fed + 2, "at most an answer and an acknowledgement each");
     }
 }
+
+const STREAMS: usize = 6;
