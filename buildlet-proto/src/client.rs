@@ -19,6 +19,8 @@
 //! ```
 
 pub(crate) mod exchange;
+mod jobs;
+mod output;
 pub(crate) mod reply;
 
 use std::fmt;
@@ -30,17 +32,20 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, TE, UPGRADE};
 use http::uri::Authority;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio_util::task::AbortOnDropHandle;
 
-use self::exchange::{
-    Http, RequestBody, form, request, unexpected, upload, urlencoded, with_query, within,
-};
+use self::exchange::{Http, RequestBody, form, request, upload, urlencoded, with_query, within};
+pub use self::output::{JobEvent, JobOutput};
 use self::reply::{Reply, ReplyReader};
-use crate::api::{ByteReader, Execution, ListRequest, SshRequest, SshStream, Status};
+use crate::api::{
+    ByteReader, ByteStream, Execution, Fetched, ListRequest, SshRequest, SshStream, Status,
+};
 use crate::exec::PROCESS_STATE;
+use crate::jobs::{
+    Job, JobId, JobRequest, OutputRequest, SignalRequest, StdinRequest, StdinTaken, TerminalSize,
+};
 use crate::{ApiError, Buildlet, ExecRequest, ProcessState, RelPath};
 
 /// Where connections to one server come from. A closure that makes them is one, and a dialer can be.
@@ -69,7 +74,7 @@ where
 ///
 /// Errors carry the status and the text of the server. Those that the client itself finds have
 /// [`BAD_GATEWAY`](crate::ErrorStatus::BAD_GATEWAY), or [`GATEWAY_TIMEOUT`](crate::ErrorStatus::GATEWAY_TIMEOUT) where a reply did not
-/// begin in time: 20 seconds for status, work directory, commands and halting; 15 for the SSH server.
+/// begin in time: 20 seconds for status, work directory, commands and halting; 15 for the SSH server and for a port.
 ///
 /// # Cancel safety
 ///
@@ -168,16 +173,36 @@ impl<C: Connect> Buildlet for Client<C> {
         Ok(Box::pin(reader))
     }
 
+    async fn read_single_tgz(&self, dir: RelPath) -> Result<ByteReader, ApiError> {
+        let path = with_query("/tgz", [("dir", dir.as_str()), ("pargzip", "0")]);
+        let reader = self.send_watched(request(Method::GET, &path)).await?;
+        Ok(Box::pin(reader))
+    }
+
     async fn write_tgz(&self, dir: RelPath, archive: ByteReader) -> Result<(), ApiError> {
         let path = with_query("/writetgz", [("dir", dir.as_str())]);
-        self.send_and_finish(upload(&path, archive)).await
+        self.send_and_finish(upload(Method::PUT, &path, archive))
+            .await
+    }
+
+    async fn fetch_tgz(&self, dir: RelPath, url: String) -> Result<Fetched, ApiError> {
+        let path = with_query("/writetgz", [("dir", dir.as_str())]);
+        let request = form(&path, urlencoded([("url", url.as_str())]));
+        let mut said = Vec::new();
+        let mut reply = self.send_watched(request).await?.take(SMALL_REPLY as u64);
+        reply.read_to_end(&mut said).await.map_err(reply::cut)?;
+        Ok(match said.as_slice() {
+            b"SKIP" => Fetched::AlreadyThere,
+            _ => Fetched::Unpacked,
+        })
     }
 
     async fn write(&self, path: RelPath, mode: u32, content: ByteReader) -> Result<(), ApiError> {
         // Go's os.FileMode, whose lowest nine bits are those of Unix.
         let mode = (mode & 0o777).to_string();
         let path = with_query("/write", [("path", path.as_str()), ("mode", &mode)]);
-        self.send_and_finish(upload(&path, content)).await
+        self.send_and_finish(upload(Method::PUT, &path, content))
+            .await
     }
 
     async fn exec(&self, exec: ExecRequest) -> Result<Execution, ApiError> {
@@ -208,24 +233,63 @@ impl<C: Connect> Buildlet for Client<C> {
     }
 
     async fn connect_ssh(&self, ssh: SshRequest) -> Result<SshStream, ApiError> {
-        let request = ssh_request(&ssh)?;
-        let opening = async {
-            let (mut response, connection) = self.http.exchange(request).await?;
-            if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-                let reply = Reply::new(response, connection);
-                if reply.status().is_success() {
-                    return Err(unexpected(reply.status()));
-                }
-                return Err(reply.into_error().await);
-            }
-            let host_key = response.headers().get(X_SSH_HOST_KEY).cloned();
-            let stream = hyper::upgrade::on(&mut response).await.map_err(|error| {
-                ApiError::bad_gateway("the connection was cut at its opening").because(error)
-            })?;
-            let host_key = host_key.and_then(|key| key.to_str().ok().map(str::to_owned));
-            Ok(SshStream::new(TokioIo::new(stream), host_key))
-        };
-        within(SSH_TIME, "connect-ssh", Box::pin(opening)).await
+        let opening = self.http.open_stream(ssh_request(&ssh)?);
+        let (headers, stream) = within(STREAM_TIME, "connect-ssh", Box::pin(opening)).await?;
+        let host_key = headers.get(X_SSH_HOST_KEY);
+        let host_key = host_key.and_then(|key| key.to_str().ok().map(str::to_owned));
+        Ok(SshStream { stream, host_key })
+    }
+
+    async fn connect_tcp(&self, port: u16) -> Result<Box<dyn ByteStream>, ApiError> {
+        let mut request = stream_request("/connect-tcp", "tcp");
+        request
+            .headers_mut()
+            .insert(X_TARGET_PORT, HeaderValue::from(port));
+        let opening = self.http.open_stream(request);
+        let (_, stream) = within(STREAM_TIME, "connect-tcp", Box::pin(opening)).await?;
+        Ok(stream)
+    }
+
+    async fn start_job(&self, request: JobRequest, key: Option<String>) -> Result<Job, ApiError> {
+        self.post_job(&request, key.as_deref()).await
+    }
+
+    async fn jobs(&self) -> Result<ByteReader, ApiError> {
+        let reader = self.send_watched(request(Method::GET, "/jobs")).await?;
+        Ok(Box::pin(reader))
+    }
+
+    async fn job(&self, id: JobId) -> Result<Job, ApiError> {
+        self.get_job(id).await
+    }
+
+    async fn job_output(&self, id: JobId, from: OutputRequest) -> Result<ByteReader, ApiError> {
+        Ok(Box::pin(self.open_job_output(id, from).await?))
+    }
+
+    async fn write_job_stdin(
+        &self,
+        id: JobId,
+        place: StdinRequest,
+        content: ByteReader,
+    ) -> Result<StdinTaken, ApiError> {
+        self.post_stdin(id, place, content).await
+    }
+
+    async fn signal_job(&self, id: JobId, signal: SignalRequest) -> Result<Job, ApiError> {
+        self.post_signal(id, signal).await
+    }
+
+    async fn resize_job(&self, id: JobId, size: TerminalSize) -> Result<Job, ApiError> {
+        self.post_size(id, size).await
+    }
+
+    async fn delete_job(&self, id: JobId) -> Result<Job, ApiError> {
+        self.delete(id).await
+    }
+
+    async fn delete_jobs(&self) -> Result<(), ApiError> {
+        self.send_and_finish(request(Method::DELETE, "/jobs")).await
     }
 }
 
@@ -288,11 +352,8 @@ fn process_state(trailers: &HeaderMap) -> Result<ProcessState, ApiError> {
 }
 
 fn ssh_request(ssh: &SshRequest) -> Result<Request<RequestBody>, ApiError> {
-    let mut request = request(Method::POST, "/connect-ssh");
+    let mut request = stream_request("/connect-ssh", "ssh");
     let headers = request.headers_mut();
-    headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
-    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(UPGRADE, HeaderValue::from_static("ssh"));
     let given = [
         (X_GO_SSH_USER, &ssh.user),
         (X_GO_AUTHORIZED_KEY, &ssh.authorized_key),
@@ -306,6 +367,16 @@ fn ssh_request(ssh: &SshRequest) -> Result<Request<RequestBody>, ApiError> {
     Ok(request)
 }
 
+/// A request for the connection to become a stream.
+fn stream_request(path: &str, protocol: &'static str) -> Request<RequestBody> {
+    let mut request = request(Method::POST, path);
+    let headers = request.headers_mut();
+    headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static(protocol));
+    request
+}
+
 fn bool_text(value: bool) -> &'static str {
     if value { "true" } else { "false" }
 }
@@ -316,6 +387,8 @@ pub const X_GO_AUTHORIZED_KEY: &str = "x-go-authorized-key";
 pub const X_GO_SSH_USER: &str = "x-go-ssh-user";
 /// The header of a `/connect-ssh` reply with the host key that the SSH server will show.
 pub const X_SSH_HOST_KEY: &str = "x-ssh-host-key";
+/// The header of a `/connect-tcp` request with the port to reach, in decimal.
+pub const X_TARGET_PORT: &str = "x-target-port";
 
 /// As Go's clients of 2022 wait; those of 2017 waited 10 seconds.
 const HEADER_TIME: Duration = Duration::from_secs(20);
@@ -324,7 +397,7 @@ const HEARTBEAT_STRIKES: u32 = 3;
 /// A path is at most 4 KiB, a status much less; more is not what was asked for.
 const SMALL_REPLY: usize = 64 * 1024;
 /// As Go's clients allow for the connection and the exchange together.
-const SSH_TIME: Duration = Duration::from_secs(15);
+const STREAM_TIME: Duration = Duration::from_secs(15);
 /// The user name of Go's clients; buildlets look at the password alone.
 const USER: &str = "gomote";
 

@@ -104,6 +104,8 @@ impl<C> fmt::Debug for CoordinatorClient<C> {
     }
 }
 
+/// What a coordinator says, with a 502, about an instance that there is not, or no more; Go's text.
+pub const EXPIRED: &str = "unknown or expired buildlet";
 /// The header whose value, an instance's name, sends a request on to that instance's machine.
 pub const X_BUILDLET_PROXY: &str = "x-buildlet-proxy";
 /// The header of a reply to `/buildlet/create` that comes line by line.

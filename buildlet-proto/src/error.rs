@@ -68,6 +68,10 @@ impl ErrorStatus {
     pub const FORBIDDEN: Self = Self(StatusCode::FORBIDDEN);
     /// 404: there is no such thing.
     pub const NOT_FOUND: Self = Self(StatusCode::NOT_FOUND);
+    /// 409: it does not fit to what there is.
+    pub const CONFLICT: Self = Self(StatusCode::CONFLICT);
+    /// 413: more than is taken.
+    pub const TOO_LARGE: Self = Self(StatusCode::PAYLOAD_TOO_LARGE);
     /// 422: understood, but it cannot be done.
     pub const UNPROCESSABLE: Self = Self(StatusCode::UNPROCESSABLE_ENTITY);
     /// 500: our fault.
@@ -80,6 +84,8 @@ impl ErrorStatus {
     pub const UNAVAILABLE: Self = Self(StatusCode::SERVICE_UNAVAILABLE);
     /// 504: something behind us did not answer in time.
     pub const GATEWAY_TIMEOUT: Self = Self(StatusCode::GATEWAY_TIMEOUT);
+    /// 507: the disk is full, or nearly so.
+    pub const INSUFFICIENT_STORAGE: Self = Self(StatusCode::INSUFFICIENT_STORAGE);
 
     /// Takes a status from the wire; `None` unless it is 4xx or 5xx.
     pub fn from_status(status: StatusCode) -> Option<Self> {

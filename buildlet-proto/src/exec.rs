@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::ApiError;
 
 /// A command to run.
@@ -125,7 +127,8 @@ impl ExecLevel {
 
 /// How a command ended, as the `Process-State` trailer says it: `ok`, `exit status 2`, `signal: killed`, or why it
 /// could not be started.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(transparent)]
 pub struct ProcessState(String);
 
 impl ProcessState {

@@ -2,10 +2,11 @@
 //!
 //! [`serve_connection`] is hyper's server with two abilities that the peers of this protocol need and hyper does not
 //! have. A handler can take the connection over after a 101 although the request carried no `Upgrade` header, which Go's
-//! clients never send ([`Hijack`]). And a response that declares a `Trailer` gets its trailers sent to every HTTP/1.1
+//! clients never send ([`Hijack`]), and [`join()`] it to another stream. And a response that declares a `Trailer` gets its trailers sent to every HTTP/1.1
 //! client, where hyper sends them only to those that say `TE: trailers`, which Go's clients do not.
 
 mod io;
+mod join;
 mod trailers;
 
 use std::convert::Infallible;
@@ -26,6 +27,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 pub use self::io::HijackedStream;
 use self::io::{HeldIo, Hold};
+pub use self::join::join;
 
 /// Serves one connection until it ends, and then whatever a handler took it over for.
 ///

@@ -9,6 +9,7 @@
 //! | [`api`] | [`Buildlet`], the route table, with its request and reply types |
 //! | [`error`] | [`ApiError`], the one error of every operation, and [`ErrorStatus`] |
 //! | [`exec`] | [`ExecRequest`] as a form, [`ProcessState`] as a trailer |
+//! | [`jobs`] | [`JobRequest`](jobs::JobRequest) and [`Job`](jobs::Job) as JSON, [output as frames](jobs::frame) |
 //! | [`list`] | [`Entry`], one line of a listing |
 //! | [`path`] | [`RelPath`], a path that stays below the work directory |
 //! | [`server`] | HTTP to [`Buildlet`] |
@@ -30,8 +31,10 @@ pub mod error;
 pub mod exec;
 #[cfg(feature = "server")]
 pub mod hijack;
+pub mod jobs;
 pub mod list;
 pub mod path;
+mod rfc3339;
 #[cfg(feature = "server")]
 pub mod server;
 #[cfg(feature = "tls")]

@@ -6,7 +6,8 @@
 
 mod body;
 mod form;
-mod ssh;
+mod jobs;
+mod streams;
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -24,7 +25,7 @@ use tracing::Instrument;
 
 pub use self::body::ReplyBody;
 use self::form::Fields;
-use crate::api::ListRequest;
+use crate::api::{Fetched, ListRequest};
 use crate::exec::{PROCESS_STATE, parse_bool};
 use crate::hijack::{ConnectionError, Limits, serve_connection, service};
 use crate::{ApiError, Buildlet, ErrorStatus, ExecRequest, RelPath};
@@ -72,8 +73,8 @@ impl<B: Buildlet> Server<B> {
 
     /// Answers one request.
     ///
-    /// `/connect-ssh` needs a [`Hijack`](crate::hijack::Hijack) in the request's extensions, and a response that declares
-    /// a `Trailer` a server that sends it to everyone; [`Server::serve`] gives both.
+    /// `/connect-ssh` and `/connect-tcp` need a [`Hijack`](crate::hijack::Hijack) in the request's extensions, and a
+    /// response that declares a `Trailer` a server that sends it to everyone; [`Server::serve`] gives both.
     pub async fn handle<R>(&self, request: Request<R>) -> Response<ReplyBody>
     where
         R: Body<Data = Bytes> + Send + 'static,
@@ -96,9 +97,10 @@ impl<B: Buildlet> Server<B> {
     {
         let path = request.uri().path().to_owned();
         tracing::debug!(method = %request.method(), "asked");
+        require_host(&request)?;
         match path.as_str() {
             "/" => return Ok(text(format!("buildlet running on {}\n", platform()))),
-            "/healthz" => return Ok(text("ok\n")),
+            "/healthz" => return self.health().await,
             _ => self.shared.auth.check(&request)?,
         }
         match path.as_str() {
@@ -111,7 +113,11 @@ impl<B: Buildlet> Server<B> {
             "/exec" => self.exec(request).await,
             "/removeall" => self.remove_all(request).await,
             "/halt" => self.halt(&request).await,
-            "/connect-ssh" => ssh::connect(&self.shared.buildlet, &request).await,
+            "/connect-ssh" => streams::connect_ssh(&self.shared.buildlet, &request).await,
+            "/connect-tcp" => streams::connect_tcp(&self.shared.buildlet, &request).await,
+            jobs if jobs == "/jobs" || jobs.starts_with("/jobs/") => {
+                jobs::answer(&self.shared.buildlet, request).await
+            }
             _ => Err(ApiError::new(ErrorStatus::NOT_FOUND, "404 page not found")),
         }
     }
@@ -119,9 +125,15 @@ impl<B: Buildlet> Server<B> {
     async fn status<R>(&self, request: &Request<R>) -> Result<Response<ReplyBody>, ApiError> {
         require(request, &Method::GET)?;
         let status = self.shared.buildlet.status().await?;
-        let json = serde_json::to_vec(&status)
-            .map_err(|error| ApiError::internal("cannot encode the status").because(error))?;
-        Ok(reply("application/json; charset=utf-8", json))
+        json(&status)
+    }
+
+    /// For watchdogs, which know no password.
+    async fn health(&self) -> Result<Response<ReplyBody>, ApiError> {
+        match self.shared.buildlet.status().await?.unhealthy {
+            None => Ok(text("ok\n")),
+            Some(why) => Err(ApiError::new(ErrorStatus::UNAVAILABLE, why.to_string())),
+        }
     }
 
     async fn work_dir<R>(&self, request: &Request<R>) -> Result<Response<ReplyBody>, ApiError> {
@@ -145,8 +157,13 @@ impl<B: Buildlet> Server<B> {
 
     async fn read_tgz<R>(&self, request: &Request<R>) -> Result<Response<ReplyBody>, ApiError> {
         require(request, &Method::GET)?;
-        let dir = dir_of(&Fields::of_query(request))?;
-        let archive = self.shared.buildlet.read_tgz(dir).await?;
+        let fields = Fields::of_query(request);
+        let (dir, buildlet) = (dir_of(&fields)?, &self.shared.buildlet);
+        // Go's buildlets look for exactly this value.
+        let archive = match fields.first("pargzip") {
+            Some("0") => buildlet.read_single_tgz(dir).await?,
+            _ => buildlet.read_tgz(dir).await?,
+        };
         let archive = ReplyBody::started(archive)
             .await
             .map_err(|error| ApiError::internal(format!("cannot read the directory: {error}")))?;
@@ -161,17 +178,35 @@ impl<B: Buildlet> Server<B> {
         let dir = dir_of(&Fields::of_query(&request))?;
         match *request.method() {
             Method::PUT => {}
-            Method::POST => {
-                return Err(ApiError::new(
-                    ErrorStatus::NOT_IMPLEMENTED,
-                    "this buildlet does not download; send the archive itself with PUT",
-                ));
-            }
+            Method::POST => return self.fetch_tgz(dir, request).await,
             _ => return Err(ApiError::bad_request("requires PUT or POST method")),
         }
         let archive = body::reader(request.into_body());
         self.shared.buildlet.write_tgz(dir, archive).await?;
         Ok(text("OK"))
+    }
+
+    /// The other way to write an archive: the machine fetches it from where the form says.
+    async fn fetch_tgz<R>(
+        &self,
+        dir: RelPath,
+        request: Request<R>,
+    ) -> Result<Response<ReplyBody>, ApiError>
+    where
+        R: Body<Data = Bytes> + Send + 'static,
+        R::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let query = request.uri().query().unwrap_or_default().to_owned();
+        // As with Go, the form comes before the query.
+        let mut fields = Fields::of_form(&form::collect(request.into_body()).await?);
+        fields.extend(query.as_bytes());
+        let url = fields.first("url").filter(|url| !url.is_empty());
+        let url = url.ok_or_else(|| ApiError::bad_request("missing url POST param"))?;
+        let fetched = self.shared.buildlet.fetch_tgz(dir, url.to_owned()).await?;
+        Ok(text(match fetched {
+            Fetched::AlreadyThere => "SKIP",
+            Fetched::Unpacked => "OK",
+        }))
     }
 
     async fn write<R>(&self, request: Request<R>) -> Result<Response<ReplyBody>, ApiError>
@@ -335,6 +370,16 @@ fn require<R>(request: &Request<R>, method: &Method) -> Result<(), ApiError> {
     Err(ApiError::bad_request(format!("requires {method} method")))
 }
 
+/// One `Host`, if an empty one, as RFC 9112 §3.2 has it.
+fn require_host<R>(request: &Request<R>) -> Result<(), ApiError> {
+    match request.headers().get_all(header::HOST).iter().count() {
+        0 if request.version() < Version::HTTP_11 => Ok(()),
+        0 => Err(ApiError::bad_request("missing required Host header")),
+        1 => Ok(()),
+        _ => Err(ApiError::bad_request("too many Host headers")),
+    }
+}
+
 fn dir_of(fields: &Fields) -> Result<RelPath, ApiError> {
     RelPath::new(fields.first("dir").unwrap_or_default())
         .map_err(|_| ApiError::bad_request("bogus dir"))
@@ -346,6 +391,12 @@ fn text(text: impl Into<Bytes>) -> Response<ReplyBody> {
 
 fn reply(content_type: &'static str, content: impl Into<Bytes>) -> Response<ReplyBody> {
     streamed(content_type, ReplyBody::full(content.into()))
+}
+
+fn json(value: &impl serde::Serialize) -> Result<Response<ReplyBody>, ApiError> {
+    let json = serde_json::to_vec(value)
+        .map_err(|error| ApiError::internal("cannot encode the reply").because(error))?;
+    Ok(reply(JSON, json))
 }
 
 fn streamed(content_type: &'static str, body: ReplyBody) -> Response<ReplyBody> {
@@ -400,6 +451,7 @@ fn platform() -> String {
     format!("{os}-{arch}")
 }
 
+const JSON: &str = "application/json; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Three heartbeats of Go's clients (one each ten seconds): their connections are not closed between two of them.

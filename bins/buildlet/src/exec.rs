@@ -1,26 +1,37 @@
-//! `/exec`: commands, from their request to their end.
+//! Commands, from their request to what is started.
 
 mod environment;
-mod process;
-mod signal;
 
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use buildlet_proto::api::Execution;
 use buildlet_proto::exec::ExecLevel;
-use buildlet_proto::{ApiError, ExecRequest, ProcessState, RelPath};
+use buildlet_proto::{ApiError, ExecRequest, RelPath};
 
 pub(crate) use self::environment::{Environment, TMP, machine_variables};
-use self::process::Command;
+use crate::supervisor::Spec;
 
-/// Starts a command. What keeps it from starting is its state, not an error: the client asked rightly.
-pub(crate) fn start(work_dir: &Path, request: &ExecRequest) -> Result<Execution, ApiError> {
+/// A command that is ready to start, and what its output begins with.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) spec: Spec,
+    pub(crate) prefix: String,
+}
+
+/// Why a command cannot start: its state, not an error, as the client asked rightly.
+pub(crate) type NotStarted = String;
+
+/// Finds the program, its directory and its environment.
+pub(crate) fn prepare(
+    work_dir: &Path,
+    request: &ExecRequest,
+) -> Result<Result<Prepared, NotStarted>, ApiError> {
     let env = Environment::new(work_dir, &request.env, request.path.as_deref());
     let Some(program) = find(work_dir, request)? else {
         let command = &request.command;
         let why = format!("exec: {command:?}: executable file not found in $PATH");
-        return Ok(not_started(why));
+        return Ok(Err(why));
     };
     let dir = directory(work_dir, request, &program)?;
     let why = match std::fs::metadata(&dir) {
@@ -29,33 +40,27 @@ pub(crate) fn start(work_dir: &Path, request: &ExecRequest) -> Result<Execution,
         Err(error) => Some(reason(&error)),
     };
     if let Some(why) = why {
-        return Ok(not_started(format!("chdir {}: {why}", dir.display())));
+        return Ok(Err(format!("chdir {}: {why}", dir.display())));
     }
+    let env = env.with("PWD", &dir);
     let prefix = if request.debug {
         debug_line(&program, request, &env, &dir)
     } else {
         String::new()
     };
-    let command = Command {
-        program: &program,
-        args: &request.args,
-        env: env.with("PWD", &dir),
-        dir: &dir,
+    let spec = Spec {
+        program,
+        args: request.args.iter().map(OsString::from).collect(),
+        env: env.into_variables(),
+        dir,
+        on_terminal: false,
     };
-    match command.start(prefix) {
-        Ok(execution) => Ok(execution),
-        Err(error) => Ok(not_started(format!(
-            "fork/exec {}: {}",
-            program.display(),
-            reason(&error)
-        ))),
-    }
+    Ok(Ok(Prepared { spec, prefix }))
 }
 
-fn not_started(why: String) -> Execution {
-    Execution::new(tokio::io::empty(), async move {
-        Ok(ProcessState::not_started(why))
-    })
+/// How Go says that the system did not start a program.
+pub(crate) fn refused(program: &Path, error: &io::Error) -> NotStarted {
+    format!("fork/exec {}: {}", program.display(), reason(error))
 }
 
 /// The program to run; `None` where `PATH` has none of the name.

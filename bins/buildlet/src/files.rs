@@ -4,10 +4,11 @@ use std::ffi::CStr;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use buildlet_proto::{ApiError, RelPath};
+use buildlet_proto::{ApiError, ErrorStatus, RelPath};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::disk::Room;
 use crate::root::{DIRECTORY, Root, split, unfinished_name};
 use crate::walk::{MAX_DEPTH, names};
 
@@ -21,14 +22,20 @@ pub(crate) fn write_file(
     let Some((parent, name)) = split(path) else {
         return Err(ApiError::bad_request("bad path"));
     };
+    let generation = root.generation();
     let dir = root
         .make_dir(&parent)
         .map_err(|error| failed("cannot make the directory", error))?;
     let mut file =
         Unfinished::create(&dir).map_err(|error| failed("cannot make the file", error))?;
-    copy(content, &mut file.file)?;
-    file.finish(Mode::from_raw_mode(mode), name)
-        .map_err(|error| failed("cannot write the file", error))
+    let mut room = root
+        .room()
+        .map_err(|error| failed("cannot open the work directory", error))?;
+    copy(content, &mut file.file, &mut room)?;
+    root.put(generation, || {
+        file.finish(Mode::from_raw_mode(mode), name)
+            .map_err(|error| failed("cannot write the file", error))
+    })
 }
 
 /// Removes files and directories; the root is emptied. What is not there is removed already.
@@ -147,7 +154,7 @@ impl Drop for Unfinished<'_> {
 }
 
 /// Copies to the end, and knows whose fault an error is: reading is the client's, writing ours.
-pub(crate) fn copy(from: &mut impl Read, to: &mut impl Write) -> Result<(), ApiError> {
+fn copy(from: &mut impl Read, to: &mut impl Write, room: &mut Room) -> Result<(), ApiError> {
     let mut chunk = vec![0; 64 * 1024];
     loop {
         let length = match from.read(&mut chunk) {
@@ -160,6 +167,7 @@ pub(crate) fn copy(from: &mut impl Read, to: &mut impl Write) -> Result<(), ApiE
                 )));
             }
         };
+        room.take(length)?;
         to.write_all(&chunk[..length])
             .map_err(|error| failed("cannot write the file", error))?;
     }
@@ -167,5 +175,17 @@ pub(crate) fn copy(from: &mut impl Read, to: &mut impl Write) -> Result<(), ApiE
 
 /// Our failure, with the system's reason: whoever leases the machine has to know that its disk is full.
 pub(crate) fn failed(what: &str, error: io::Error) -> ApiError {
-    ApiError::internal(format!("{what}: {error}")).because(error)
+    let is_full = matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    );
+    let refused = if is_full {
+        ApiError::new(
+            ErrorStatus::INSUFFICIENT_STORAGE,
+            format!("the machine's disk is full: {what}: {error}"),
+        )
+    } else {
+        ApiError::internal(format!("{what}: {error}"))
+    };
+    refused.because(error)
 }

@@ -3,9 +3,9 @@
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use buildlet::Args;
+use buildlet::{Args, Supervisor};
 use clap::Parser;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::Runtime;
 use tracing_subscriber::EnvFilter;
 
 /// Runs commands and moves files on this machine for whoever leases it.
@@ -17,6 +17,9 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
+    if let Some(ended) = buildlet::supervise() {
+        return ended;
+    }
     let cli = Cli::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
@@ -24,27 +27,17 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
-    let runtime = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(&error.into(), ExitCode::from(2)),
+    let (supervisor, runtime) = match (Supervisor::this_program(), Runtime::new()) {
+        (Ok(supervisor), Ok(runtime)) => (supervisor, runtime),
+        (Err(error), _) | (_, Err(error)) => return fail(&error.into(), ExitCode::from(2)),
     };
-    match runtime.block_on(buildlet::run(cli.args, shutdown())) {
+    match runtime.block_on(buildlet::run_alone(
+        cli.args,
+        supervisor,
+        buildlet::interrupted(),
+    )) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error, ExitCode::FAILURE),
-    }
-}
-
-/// Resolves when the system asks the program to end.
-async fn shutdown() {
-    let (Ok(mut interrupt), Ok(mut terminate)) = (
-        signal(SignalKind::interrupt()),
-        signal(SignalKind::terminate()),
-    ) else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
     }
 }
 

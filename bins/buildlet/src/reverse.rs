@@ -1,106 +1,115 @@
 //! Reverse mode: dial out to a coordinator, and serve what it opens over that connection.
 
-use std::future::Future;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
-use buildlet_proto::server::Server;
-use buildlet_proto::tls::{self, TlsStream};
-use http::{HeaderValue, Request, StatusCode};
-use revdial::backoff::FullJitter;
-use revdial::handshake::{HandshakeError, Upgraded, upgrade};
-use revdial::{CloseReason, Config, Listener};
-use socket2::{SockRef, TcpKeepalive};
-use tokio::net::TcpStream;
+use buildlet_proto::server::{Auth, Server};
+use buildlet_proto::tls;
+use http::{HeaderName, HeaderValue, Uri};
+use revdial::connector::{InvalidProxy, NoProxy, Proxies, Proxy, Step};
+use revdial::{CloseReason, Connector, Listener};
 use tokio::task::JoinSet;
 
 use crate::args::Args;
-use crate::machine::{Machine, PROTOCOL_LEVEL};
+use crate::health::Health;
+use crate::machine::{Machine, PROTOCOL_LEVEL, Wiper};
 
 /// A coordinator, and what this machine says to it.
-pub(crate) struct Reverse {
-    host: String,
-    port: u16,
-    tls: Arc<rustls::ClientConfig>,
-    request: Request<()>,
-}
+pub(crate) struct Reverse(Connector);
 
 impl Reverse {
     pub(crate) fn new(args: &Args) -> anyhow::Result<Self> {
         let address = args.coordinator.as_deref().context("give --coordinator")?;
-        let (host, port) = parse_address(address)?;
+        let server = parse_address(address)?;
         let tls = tls::client_config(args.pin.as_ref())?;
-        let request = registration(args, &host)?;
-        Ok(Self {
-            host,
-            port,
-            tls,
-            request,
-        })
+        let mut connector = Connector::with_tls(&server, tls)
+            .with_context(|| not_an_address(address))?
+            .proxies(proxies(args.proxy.as_ref())?);
+        // A proxy that is reached over TLS has a name that the system's authorities vouch for. Without any, others work.
+        if let Ok(authorities) = tls::client_config(None) {
+            connector = connector.proxy_tls(authorities);
+        }
+        for (name, value) in registration(args, &server)? {
+            connector = connector.header(HeaderName::from_static(name), value);
+        }
+        Ok(Self(connector))
     }
 
     /// Serves over one connection after the other, for ever.
-    pub(crate) async fn run(&self, server: Server<Machine>) -> anyhow::Result<()> {
-        let mut soon = FullJitter::new(Duration::from_secs(1), Duration::from_secs(60));
-        let mut late = FullJitter::new(Duration::from_secs(30), Duration::from_secs(600));
+    ///
+    /// A machine that is not well does not ask for work. One whose link was lost does come back: somebody may have leased
+    /// it, and its status says what is wrong.
+    pub(crate) async fn run(self, machine: Machine) -> anyhow::Result<()> {
+        let coordinator = host(self.0.server().host()).to_owned();
+        let (health, wiper) = (machine.health(), machine.wiper());
+        // The coordinator proved who it is by its certificate, and it alone can open connections over the link.
+        let server = Server::new(machine, Auth::open());
+        let mut links = self.0.links();
+        let mut is_idle = true;
         loop {
-            let delay = match self.connect().await {
-                Ok(link) => {
-                    let began = Instant::now();
-                    tracing::info!(coordinator = %self.host, "registered");
-                    let reason = serve(link, &server).await;
-                    // The coordinator says goodbye at the end of each lease, and wants the machine back at once.
-                    let said_goodbye = matches!(reason, CloseReason::PeerClosed);
-                    if said_goodbye {
-                        tracing::info!("the coordinator closed the link");
-                    } else {
-                        tracing::warn!(%reason, "the link to the coordinator ended");
-                    }
-                    if said_goodbye || began.elapsed() >= STEADY {
-                        soon.reset();
-                    }
-                    late.reset();
-                    soon.next_delay()
+            if is_idle {
+                recovered(&health, &wiper).await;
+            }
+            is_idle = false;
+            match links.step().await {
+                Step::Linked(listener) => {
+                    tracing::info!(%coordinator, "registered");
+                    serve(listener, &server).await;
                 }
-                Err(error) => {
-                    let delay = match refusal(&error) {
-                        Some(asked) => late.next_delay().max(asked),
-                        None => soon.next_delay(),
-                    };
-                    tracing::warn!(
-                        error = format!("{error:#}"),
-                        retry_in = ?delay,
-                        "no connection to the coordinator"
-                    );
-                    delay
+                // The coordinator says goodbye at the end of each lease, and wants the machine back at once.
+                Step::Ended {
+                    reason: CloseReason::PeerClosed,
+                    ..
+                } => {
+                    tracing::info!("the coordinator closed the link");
+                    is_idle = true;
                 }
-            };
-            tokio::time::sleep(delay).await;
+                Step::Ended { reason, .. } => {
+                    tracing::warn!(%reason, "the link to the coordinator ended");
+                }
+                Step::Failed { error, retry_in } => tracing::warn!(
+                    error = format!("{:#}", anyhow::Error::from(error)),
+                    ?retry_in,
+                    "no connection to the coordinator"
+                ),
+                step => tracing::debug!(?step, "a step that has no name"),
+            }
         }
     }
+}
 
-    /// Dials, and is registered.
-    async fn connect(&self) -> anyhow::Result<Upgraded<TlsStream<TcpStream>>> {
-        let address = (self.host.as_str(), self.port);
-        let tcp = within(DIAL, TcpStream::connect(address))
-            .await
-            .with_context(|| format!("connecting to {}:{}", self.host, self.port))?;
-        watch_over(&tcp).context("setting the connection's options")?;
-        let handshake = async {
-            let tls = tls::connect(tcp, &self.host, self.tls.clone())
-                .await
-                .context("verifying the coordinator")?;
-            let (link, _) = upgrade(tls, &self.request).await.context("registering")?;
-            anyhow::Ok(link)
-        };
-        within(HANDSHAKE, handshake).await
+/// Resolves when the machine is well. What an earlier user has left is in nobody's way but ours, and is removed.
+async fn recovered(health: &Health, wiper: &Wiper) {
+    while let Some(why) = health.check().await {
+        if let Err(error) = wiper.wipe().await {
+            tracing::warn!(%error, "the work directory cannot be emptied");
+        }
+        if health.check().await.is_none() {
+            return;
+        }
+        let retry_in = HEALTH_PAUSE;
+        tracing::warn!(%why, ?retry_in, "this machine is not well, and does not register");
+        tokio::time::sleep(HEALTH_PAUSE).await;
+    }
+}
+
+/// The proxy of the command line, else that of the environment.
+pub(crate) fn proxies(given: Option<&Result<Proxy, InvalidProxy>>) -> anyhow::Result<Proxies> {
+    match given {
+        None => Ok(Proxies::from_env()?),
+        Some(proxy) => {
+            let proxy = proxy.as_ref().map_err(|error| *error);
+            let proxy = proxy.context("--proxy is not understood")?;
+            let direct = ["NO_PROXY", "no_proxy"];
+            let direct = direct.iter().find_map(|name| std::env::var(name).ok());
+            let Ok(direct) = direct.unwrap_or_default().parse::<NoProxy>();
+            Ok(Proxies::new(proxy.clone(), direct))
+        }
     }
 }
 
 /// Serves what the coordinator opens, until the link ends; everything on it ends then.
-async fn serve(link: Upgraded<TlsStream<TcpStream>>, server: &Server<Machine>) -> CloseReason {
-    let mut listener = Listener::new(link, Config::default());
+async fn serve(mut listener: Listener, server: &Server<Machine>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -113,15 +122,15 @@ async fn serve(link: Upgraded<TlsStream<TcpStream>>, server: &Server<Machine>) -
                         }
                     });
                 }
-                Err(reason) => return reason,
+                Err(_) => return,
             },
             Some(_) = connections.join_next() => {}
         }
     }
 }
 
-/// The request that turns the connection around.
-fn registration(args: &Args, host: &str) -> anyhow::Result<Request<()>> {
+/// What the request says that turns the connection around.
+fn registration(args: &Args, server: &Uri) -> anyhow::Result<[(&'static str, HeaderValue); 5]> {
     let key_file = args.key_file.as_ref().context("give --key-file")?;
     let key = std::fs::read_to_string(key_file)
         .with_context(|| format!("reading the machine's key from {}", key_file.display()))?;
@@ -130,17 +139,16 @@ fn registration(args: &Args, host: &str) -> anyhow::Result<Request<()>> {
     key.set_sensitive(true);
     let host_type = args.host_type.as_deref().context("give --host-type")?;
     let hostname = args.hostname.clone().unwrap_or_else(system_hostname);
-    Request::get("/reverse")
-        .header("Host", host)
-        .header("Connection", "Upgrade")
-        .header("Upgrade", "revdial")
-        .header("X-Revdial-Version", "3")
-        .header("X-Go-Host-Type", host_type)
-        .header("X-Go-Builder-Key", key)
-        .header("X-Go-Builder-Hostname", hostname)
-        .header("X-Go-Builder-Version", PROTOCOL_LEVEL)
-        .body(())
-        .context("the host type or host name is not one line of text")
+    let line = |text: &str| {
+        HeaderValue::from_str(text).context("the host type or host name is not one line of text")
+    };
+    Ok([
+        ("host", line(host(server.host().unwrap_or_default()))?),
+        ("x-go-host-type", line(host_type)?),
+        ("x-go-builder-key", key),
+        ("x-go-builder-hostname", line(&hostname)?),
+        ("x-go-builder-version", PROTOCOL_LEVEL.into()),
+    ])
 }
 
 fn system_hostname() -> String {
@@ -153,27 +161,8 @@ fn system_hostname() -> String {
     }
 }
 
-/// How long to wait at least, where the coordinator was reached and said no.
-fn refusal(error: &anyhow::Error) -> Option<Duration> {
-    let HandshakeError::Refused {
-        status,
-        retry_after,
-        ..
-    } = error.downcast_ref()?
-    else {
-        return None;
-    };
-    // These say that somebody behind the address is away, and may be back soon.
-    let away = [
-        StatusCode::BAD_GATEWAY,
-        StatusCode::SERVICE_UNAVAILABLE,
-        StatusCode::GATEWAY_TIMEOUT,
-    ];
-    (!away.contains(status)).then(|| retry_after.unwrap_or_default())
-}
-
-/// Reads `HOST[:PORT]` or `https://HOST[:PORT][/]`; the port is 443 where none is given.
-fn parse_address(address: &str) -> anyhow::Result<(String, u16)> {
+/// Reads `HOST[:PORT]` or `https://HOST[:PORT][/]`, and adds the path of registrations.
+fn parse_address(address: &str) -> anyhow::Result<Uri> {
     if address.starts_with("http://") {
         bail!("a coordinator is reached over TLS: give https://HOST:PORT or HOST:PORT");
     }
@@ -181,68 +170,53 @@ fn parse_address(address: &str) -> anyhow::Result<(String, u16)> {
     let authority: http::uri::Authority = bare
         .trim_end_matches('/')
         .parse()
-        .with_context(|| format!("{address:?} is not HOST[:PORT] or https://HOST[:PORT]"))?;
-    let host = authority.host();
-    let port = match authority.port_u16() {
-        None if host == authority.as_str() => HTTPS,
-        Some(port) if !authority.as_str().contains('@') => port,
-        _ => bail!("{address:?} is not HOST[:PORT] or https://HOST[:PORT]"),
-    };
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    Ok((host.to_owned(), port))
+        .with_context(|| not_an_address(address))?;
+    Uri::builder()
+        .scheme("https")
+        .authority(authority)
+        .path_and_query("/reverse")
+        .build()
+        .with_context(|| not_an_address(address))
 }
 
-/// Makes the system notice a coordinator that is gone without a word, also while we send.
-fn watch_over(tcp: &TcpStream) -> std::io::Result<()> {
-    tcp.set_nodelay(true)?;
-    let socket = SockRef::from(tcp);
-    let keepalive = TcpKeepalive::new()
-        .with_time(Duration::from_secs(15))
-        .with_interval(Duration::from_secs(15));
-    socket.set_tcp_keepalive(&keepalive)?;
-    #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(Duration::from_secs(60)))?;
-    Ok(())
+fn not_an_address(address: &str) -> String {
+    format!("{address:?} is not HOST[:PORT] or https://HOST[:PORT]")
 }
 
-async fn within<T, E: Into<anyhow::Error>>(
-    limit: Duration,
-    work: impl Future<Output = Result<T, E>>,
-) -> anyhow::Result<T> {
-    match tokio::time::timeout(limit, work).await {
-        Ok(done) => done.map_err(Into::into),
-        Err(_) => bail!("no answer within {} seconds", limit.as_secs()),
-    }
+/// A host without the brackets of an address.
+fn host(host: &str) -> &str {
+    host.trim_start_matches('[').trim_end_matches(']')
 }
 
-const HTTPS: u16 = 443;
-
-const DIAL: Duration = Duration::from_secs(10);
-
-/// TLS and registration together.
-const HANDSHAKE: Duration = Duration::from_secs(30);
-
-/// A link that lasted this long was no accident, and the next attempt is the first.
-const STEADY: Duration = Duration::from_secs(30);
+/// A disk does not fill, nor empty, in less.
+const HEALTH_PAUSE: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Where the connector for `address` goes.
+    fn server(address: &str) -> anyhow::Result<String> {
+        let roots = rustls::RootCertStore::empty();
+        let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let connector = Connector::with_tls(&parse_address(address)?, tls.into())?;
+        Ok(connector.server().to_string())
+    }
+
     #[test]
     fn addresses_are_read_with_and_without_their_parts() {
-        for (given, host, port) in [
-            ("farm.example.org", "farm.example.org", 443),
-            ("localhost:8119", "localhost", 8119),
-            ("https://localhost:8119/", "localhost", 8119),
-            ("https://farm.example.org", "farm.example.org", 443),
-            ("[::1]:8119", "::1", 8119),
+        for (given, expected) in [
+            ("farm.example.org", "farm.example.org:443"),
+            ("localhost:8119", "localhost:8119"),
+            ("https://localhost:8119/", "localhost:8119"),
+            ("https://farm.example.org", "farm.example.org:443"),
+            ("[::1]:8119", "[::1]:8119"),
         ] {
-            assert_eq!(
-                parse_address(given).unwrap(),
-                (host.to_owned(), port),
-                "{given}"
-            );
+            assert_eq!(server(given).unwrap(), expected, "{given}");
         }
         for bad in [
             "",
@@ -252,7 +226,7 @@ mod tests {
             "user@x:1",
             "https://x/path",
         ] {
-            assert!(parse_address(bad).is_err(), "{bad}");
+            assert!(server(bad).is_err(), "{bad}");
         }
     }
 }

@@ -7,22 +7,80 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 
-use buildlet_proto::RelPath;
+use buildlet_proto::{ApiError, ErrorStatus, RelPath};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
+
+use crate::disk::Room;
 
 /// A directory whose inside is offered to others.
 #[derive(Clone, Debug)]
 pub(crate) struct Root {
     path: PathBuf,
+    /// Bytes of its file system that uploads leave free.
+    reserve: u64,
+    /// How often it was wiped.
+    generation: Arc<RwLock<u64>>,
 }
 
 impl Root {
+    /// Offers `path`, without a reserve of free space.
     pub(crate) fn new(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
+            reserve: 0,
+            generation: Arc::default(),
         }
+    }
+
+    /// How often the directory was wiped so far, for [`put`](Self::put).
+    pub(crate) fn generation(&self) -> u64 {
+        *self
+            .generation
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts what was uploaded into its place, unless the directory was wiped since `generation`: what one user has sent is
+    /// not the next one's. A wipe waits for `work`.
+    pub(crate) fn put<T>(
+        &self,
+        generation: u64,
+        work: impl FnOnce() -> Result<T, ApiError>,
+    ) -> Result<T, ApiError> {
+        let now = self
+            .generation
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        if *now != generation {
+            return Err(ApiError::new(
+                ErrorStatus::CONFLICT,
+                "the work directory was emptied during the upload",
+            ));
+        }
+        work()
+    }
+
+    /// Has every upload that was begun so far fail.
+    pub(crate) fn begin_anew(&self) {
+        let mut generation = self
+            .generation
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        *generation += 1;
+    }
+
+    /// Lets uploads leave `reserve` bytes of the file system free.
+    pub(crate) fn with_reserve(mut self, reserve: u64) -> Self {
+        self.reserve = reserve;
+        self
+    }
+
+    /// Watches the space that an upload takes.
+    pub(crate) fn room(&self) -> io::Result<Room> {
+        Ok(Room::new(self.open()?, self.reserve))
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use anyhow::Context as _;
@@ -11,20 +12,55 @@ use buildlet_proto::{ApiError, ErrorStatus};
 use sshbridge::hostkey::HostKeys;
 use sshbridge::machine::{LocalSettings, MachineServer, Sshd};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::exec::machine_variables;
+use crate::strays::MARK;
 use crate::workdir::WorkDir;
 
 /// Which server there is.
 #[derive(Debug)]
 pub(crate) enum Ssh {
-    Builtin(Box<MachineServer>),
+    Builtin(Builtin),
     Off,
     System(Sshd),
 }
 
+/// The server in this program.
+#[derive(Debug)]
+pub(crate) struct Builtin {
+    server: Box<MachineServer>,
+    sessions: Sessions,
+}
+
+/// All connections to a server, to be cut at once.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sessions(Arc<Mutex<CancellationToken>>);
+
+impl Sessions {
+    /// Cancelled when those that are there now are cut.
+    fn token(&self) -> CancellationToken {
+        let token = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        token.clone()
+    }
+
+    /// Cuts all that are there. Later ones are not concerned.
+    pub(crate) fn cut(&self) {
+        let mut token = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *token).cancel();
+    }
+}
+
 impl Ssh {
+    /// The connections to the server in this program; those to another are processes.
+    pub(crate) fn sessions(&self) -> Sessions {
+        match self {
+            Self::Builtin(builtin) => builtin.sessions.clone(),
+            Self::Off | Self::System(_) => Sessions::default(),
+        }
+    }
+
     /// The server in this program; its host key is kept beside the work directory.
     pub(crate) fn builtin(work_dir: &WorkDir) -> anyhow::Result<Self> {
         let keys = HostKeys::load_or_create(work_dir.state_dir())
@@ -36,7 +72,12 @@ impl Ssh {
                 .env
                 .push((name.to_owned(), value.to_string_lossy().into_owned()));
         }
-        Ok(Self::Builtin(Box::new(MachineServer::new(keys, settings))))
+        let mark = (MARK.to_owned(), work_dir.mark().to_owned());
+        settings.env.push(mark);
+        Ok(Self::Builtin(Builtin {
+            server: Box::new(MachineServer::new(keys, settings)),
+            sessions: Sessions::default(),
+        }))
     }
 
     /// The sshd at `path`.
@@ -54,7 +95,7 @@ impl Ssh {
             })
         };
         match self {
-            Self::Builtin(server) => Ok(connect_builtin(server, key()?)),
+            Self::Builtin(builtin) => Ok(builtin.connect(key()?)),
             Self::Off => Err(ApiError::new(
                 ErrorStatus::NOT_FOUND,
                 "this machine offers no SSH server",
@@ -70,22 +111,27 @@ impl Ssh {
     }
 }
 
-fn connect_builtin(server: &MachineServer, key: &str) -> SshStream {
-    let (client, machine) = duplex(PIPE);
-    let (host_key, server, key) = (server.host_key_line(), server.clone(), key.to_owned());
-    let serving = AbortOnDropHandle::new(tokio::spawn(async move {
-        if let Err(error) = server.serve(machine, &key).await {
-            tracing::debug!(
-                error = &error as &dyn std::error::Error,
-                "an SSH connection ended"
-            );
-        }
-    }));
-    let stream = Served {
-        io: client,
-        _serving: serving,
-    };
-    SshStream::new(stream, Some(host_key))
+impl Builtin {
+    fn connect(&self, key: &str) -> SshStream {
+        let (client, machine) = duplex(PIPE);
+        let (server, key) = (self.server.clone(), key.to_owned());
+        let cut = self.sessions.token();
+        let serving = AbortOnDropHandle::new(tokio::spawn(async move {
+            let served = tokio::select! {
+                served = server.serve(machine, &key) => served,
+                () = cut.cancelled() => return,
+            };
+            if let Err(error) = served {
+                let error = &error as &dyn std::error::Error;
+                tracing::debug!(error, "an SSH connection ended");
+            }
+        }));
+        let stream = Served {
+            io: client,
+            _serving: serving,
+        };
+        SshStream::new(stream, Some(self.server.host_key_line()))
+    }
 }
 
 fn refused(error: io::Error) -> ApiError {

@@ -7,6 +7,7 @@ use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use buildlet_proto::RelPath;
@@ -21,6 +22,7 @@ use crate::root::Root;
 pub(crate) struct WorkDir {
     path: PathBuf,
     state: PathBuf,
+    mark: String,
     _lock: File,
 }
 
@@ -38,12 +40,12 @@ impl WorkDir {
         std::env::temp_dir().join(format!("workdir-{host_type}"))
     }
 
-    /// Makes the directory, or wipes it where an earlier buildlet made it.
+    /// Makes the directory, or takes it over where an earlier buildlet made it, with all it holds.
     ///
     /// # Errors
     ///
-    /// Where it holds files and no buildlet made it, where it belongs to another user, or is in use.
-    pub(crate) fn prepare(path: &Path) -> anyhow::Result<Self> {
+    /// Where it holds files and no buildlet made it, where it belongs to another user, or stays in use.
+    pub(crate) async fn claim(path: &Path) -> anyhow::Result<Self> {
         let name = path
             .file_name()
             .context("the work directory cannot be the root of the system")?;
@@ -70,20 +72,31 @@ impl WorkDir {
                 .with_context(|| format!("making {}", parent.display()))?;
         }
         make(&state, 0o700)?;
-        let lock = lock(&state.join("lock"))?;
+        let lock = lock(&state.join("lock")).await?;
+        let mark = mark(&state.join("mark"))?;
         make(path, 0o755)?;
-        remove_all(&Root::new(path), &[RelPath::ROOT])
-            .with_context(|| format!("wiping {}", path.display()))?;
-        make_inside(path)?;
         Ok(Self {
             path: path.to_owned(),
             state,
+            mark,
             _lock: lock,
         })
     }
 
+    /// Removes what it holds, and makes what belongs into it.
+    pub(crate) fn wipe(&self) -> anyhow::Result<()> {
+        remove_all(&Root::new(&self.path), &[RelPath::ROOT])
+            .with_context(|| format!("wiping {}", self.path.display()))?;
+        Ok(make_inside(&self.path)?)
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// A word that no other work directory has, from its first buildlet to its last.
+    pub(crate) fn mark(&self) -> &str {
+        &self.mark
     }
 
     /// Where to keep what outlives a wipe.
@@ -136,31 +149,70 @@ fn make(path: &Path, mode: u32) -> anyhow::Result<()> {
     }
 }
 
-fn lock(path: &Path) -> anyhow::Result<File> {
+/// Reads the mark, or makes it where there is none.
+fn mark(path: &Path) -> anyhow::Result<String> {
+    let is_mark = |text: &String| text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    if let Some(mark) = std::fs::read_to_string(path).ok().filter(is_mark) {
+        return Ok(mark);
+    }
+    let mark = format!("{:032x}", rand::random::<u128>());
+    std::fs::write(path, &mark).with_context(|| format!("writing {}", path.display()))?;
+    Ok(mark)
+}
+
+/// Waits for a while, because a buildlet that was killed holds its lock until the system has cleared up after it.
+async fn lock(path: &Path) -> anyhow::Result<File> {
     let file = File::create(path).with_context(|| format!("making {}", path.display()))?;
-    if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+    let locked = async {
+        while rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            tokio::time::sleep(LOCK_INTERVAL).await;
+        }
+    };
+    if tokio::time::timeout(LOCK_LIMIT, locked).await.is_err() {
         bail!("another buildlet uses this work directory; give another --workdir");
     }
     Ok(file)
 }
 
+const LOCK_INTERVAL: Duration = Duration::from_millis(20);
+/// More than a process takes to end.
+const LOCK_LIMIT: Duration = Duration::from_secs(5);
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_a_buildlet_made_is_wiped_and_nothing_else() {
+    async fn prepare(path: &Path) -> anyhow::Result<WorkDir> {
+        let work_dir = WorkDir::claim(path).await?;
+        work_dir.wipe()?;
+        Ok(work_dir)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_mark_stays_and_is_the_directorys_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let mark = async |name: &str| {
+            let work_dir = prepare(&dir.path().join(name)).await.unwrap();
+            work_dir.mark().to_owned()
+        };
+        let first = mark("a").await;
+        assert_eq!(mark("a").await, first);
+        assert_ne!(mark("b").await, first);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_buildlet_made_is_wiped_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
         let ours = dir.path().join("new/work");
-        drop(WorkDir::prepare(&ours).unwrap());
+        drop(prepare(&ours).await.unwrap());
         std::fs::write(ours.join("left"), "over").unwrap();
-        drop(WorkDir::prepare(&ours).unwrap());
+        drop(prepare(&ours).await.unwrap());
         assert!(!ours.join("left").exists());
 
         let theirs = dir.path().join("theirs");
         std::fs::create_dir(&theirs).unwrap();
         std::fs::write(theirs.join("thesis"), "dear").unwrap();
-        let error = WorkDir::prepare(&theirs).unwrap_err();
+        let error = prepare(&theirs).await.unwrap_err();
         assert!(
             error.to_string().contains("was not made by a buildlet"),
             "{error}"
@@ -168,23 +220,35 @@ mod tests {
         assert!(theirs.join("thesis").exists());
     }
 
-    #[test]
-    fn two_buildlets_do_not_share_a_directory() {
+    #[tokio::test(start_paused = true)]
+    async fn two_buildlets_do_not_share_a_directory() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("work");
-        let first = WorkDir::prepare(&path).unwrap();
-        let error = WorkDir::prepare(&path).unwrap_err();
+        let first = prepare(&path).await.unwrap();
+        let error = prepare(&path).await.unwrap_err();
         assert!(error.to_string().contains("another buildlet"), "{error}");
         drop(first);
-        WorkDir::prepare(&path).unwrap();
+        prepare(&path).await.unwrap();
     }
 
-    #[test]
-    fn a_link_is_no_work_directory() {
+    #[tokio::test(start_paused = true)]
+    async fn a_buildlet_that_is_about_to_end_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("work");
+        let first = prepare(&path).await.unwrap();
+        tokio::spawn(async move {
+            tokio::time::sleep(LOCK_LIMIT / 2).await;
+            drop(first);
+        });
+        prepare(&path).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_link_is_no_work_directory() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("work");
         std::os::unix::fs::symlink(dir.path(), &path).unwrap();
-        assert!(WorkDir::prepare(&path).is_err());
+        assert!(prepare(&path).await.is_err());
     }
 
     #[test]

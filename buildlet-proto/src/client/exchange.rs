@@ -19,7 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::Connect;
 use super::reply::Reply;
-use crate::api::ByteReader;
+use crate::api::{ByteReader, ByteStream};
 use crate::{ApiError, ErrorStatus};
 
 /// Where requests go, and what they all carry.
@@ -75,6 +75,26 @@ impl<C: Connect> Http<C> {
             .map_err(cut_before_reply)?;
         Ok((response, connection))
     }
+
+    /// Sends a request that becomes a stream: the headers of the 101, and the stream behind it.
+    pub(crate) async fn open_stream(
+        &self,
+        request: Request<RequestBody>,
+    ) -> Result<(HeaderMap, Box<dyn ByteStream>), ApiError> {
+        let (mut response, connection) = self.exchange(request).await?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let reply = Reply::new(response, connection);
+            if reply.status().is_success() {
+                return Err(unexpected(reply.status()));
+            }
+            return Err(reply.into_error().await);
+        }
+        let headers = std::mem::take(response.headers_mut());
+        let stream = hyper::upgrade::on(&mut response).await.map_err(|error| {
+            ApiError::bad_gateway("the connection was cut at its opening").because(error)
+        })?;
+        Ok((headers, Box::new(TokioIo::new(stream))))
+    }
 }
 
 impl<C> Clone for Http<C> {
@@ -103,22 +123,22 @@ pub(crate) async fn within<T>(
 
 /// A request without a body.
 pub(crate) fn request(method: Method, path: &str) -> Request<RequestBody> {
-    with_body(method, path, RequestBody::empty())
+    send_as(method, path, RequestBody::empty())
 }
 
 /// A request whose body is a urlencoded form.
 pub(crate) fn form(path: &str, form: String) -> Request<RequestBody> {
     let body = RequestBody::Whole(Some(form.into()));
-    let mut request = with_body(Method::POST, path, body);
+    let mut request = send_as(Method::POST, path, body);
     let urlencoded = HeaderValue::from_static("application/x-www-form-urlencoded");
     request.headers_mut().insert(CONTENT_TYPE, urlencoded);
     request
 }
 
 /// A request whose body is read as it is sent.
-pub(crate) fn upload(path: &str, content: ByteReader) -> Request<RequestBody> {
+pub(crate) fn upload(method: Method, path: &str, content: ByteReader) -> Request<RequestBody> {
     let body = RequestBody::Reader(ReaderStream::with_capacity(content, READ_SIZE));
-    with_body(Method::PUT, path, body)
+    send_as(method, path, body)
 }
 
 /// A path with the pairs of a query, percent-encoded.
@@ -136,7 +156,8 @@ pub(crate) fn urlencoded<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>
         .finish()
 }
 
-fn with_body(method: Method, path: &str, body: RequestBody) -> Request<RequestBody> {
+/// A request with a body of any kind.
+pub(crate) fn send_as(method: Method, path: &str, body: RequestBody) -> Request<RequestBody> {
     Request::builder()
         .method(method)
         .uri(path)

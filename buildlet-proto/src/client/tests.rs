@@ -8,6 +8,8 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::ErrorStatus;
 
+mod jobs;
+
 #[tokio::test]
 async fn a_command_is_sent_as_gos_clients_send_it() {
     let (client, mut server) = peer();
@@ -321,6 +323,31 @@ async fn an_upload_that_is_refused_early_has_the_servers_reason() {
 }
 
 #[tokio::test]
+async fn an_archive_is_asked_for_by_its_url_as_gos_clients_ask() {
+    for (reply, expected) in [("OK", Fetched::Unpacked), ("SKIP", Fetched::AlreadyThere)] {
+        let (client, mut server) = peer();
+        let dir = RelPath::new("go1.4").unwrap();
+        let call = client.fetch_tgz(dir, "https://x/a?b".to_owned());
+        let serve = async {
+            let mut conn = server.accept().await;
+            assert_eq!(
+                conn.request().await,
+                "POST /writetgz?dir=go1.4 HTTP/1.1\r\ncontent-type: application/x-www-form-urlencoded\r\n\
+                 host: buildlet\r\ncontent-length: 27\r\n\r\nurl=https%3A%2F%2Fx%2Fa%3Fb"
+            );
+            let length = reply.len();
+            conn.send(&format!(
+                "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{reply}"
+            ))
+            .await;
+            conn
+        };
+        let (fetched, _conn) = within_seconds(async { tokio::join!(call, serve) }).await;
+        assert_eq!(fetched.unwrap(), expected);
+    }
+}
+
+#[tokio::test]
 async fn bytes_that_come_with_the_101_are_kept() {
     let (client, mut server) = peer();
     let call = async {
@@ -378,6 +405,29 @@ async fn a_refused_ssh_stream_has_the_servers_reason() {
         let error = ssh.unwrap_err();
         assert_eq!((error.status(), error.message()), (status, text));
     }
+}
+
+#[tokio::test]
+async fn a_stream_to_a_port_is_asked_for_by_its_number() {
+    let (client, mut server) = peer();
+    let call = async {
+        let mut stream = client.connect_tcp(17010).await.unwrap();
+        let mut received = String::new();
+        stream.read_to_string(&mut received).await.unwrap();
+        received
+    };
+    let serve = async {
+        let mut conn = server.accept().await;
+        let want = "POST /connect-tcp HTTP/1.1\r\ncontent-length: 0\r\nconnection: Upgrade\r\nupgrade: tcp\r\n\
+                    x-target-port: 17010\r\nhost: buildlet\r\n\r\n";
+        assert_eq!(conn.head().await, want);
+        conn.send(
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: tcp\r\nConnection: Upgrade\r\n\r\nearly",
+        )
+        .await;
+    };
+    let (received, ()) = within_seconds(async { tokio::join!(call, serve) }).await;
+    assert_eq!(received, "early");
 }
 
 #[tokio::test]

@@ -4,6 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use crate::rfc3339;
+
 /// A machine that is leased to a user.
 ///
 /// As JSON, an object of `User`, `Name`, `HostType`, `BuilderType`, `Created` and `Expires`, whose times are RFC 3339:
@@ -51,34 +53,5 @@ impl Instance {
     /// How much of the lease is left at `now`; nothing where it has ended.
     pub fn remaining(&self, now: SystemTime) -> Duration {
         self.expires.duration_since(now).unwrap_or_default()
-    }
-}
-
-mod rfc3339 {
-    use std::time::{Duration, SystemTime};
-
-    use serde::{Deserialize, Deserializer, Serializer, de, ser};
-    use time::OffsetDateTime;
-    use time::format_description::well_known::Rfc3339;
-
-    pub(super) fn serialize<S: Serializer>(
-        time: &SystemTime,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        let text = OffsetDateTime::from(*time)
-            .format(&Rfc3339)
-            .map_err(ser::Error::custom)?;
-        serializer.serialize_str(&text)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<SystemTime, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let time = OffsetDateTime::parse(&text, &Rfc3339).map_err(de::Error::custom)?;
-        let since = Duration::try_from(time - OffsetDateTime::UNIX_EPOCH).unwrap_or_default();
-        SystemTime::UNIX_EPOCH
-            .checked_add(since)
-            .ok_or_else(|| de::Error::custom("time out of range"))
     }
 }

@@ -56,6 +56,11 @@ impl ReplyBody {
         Self(Content::Execution(execution, Part::Output))
     }
 
+    /// A stream whose first bytes may be long in coming.
+    pub(super) fn stream(reader: ByteReader) -> Self {
+        Self(Content::Stream(None, reader))
+    }
+
     /// A stream, once its first bytes are there: what fails before them can still be answered with a status.
     pub(super) async fn started(mut reader: ByteReader) -> io::Result<Self> {
         let first = std::future::poll_fn(|cx| poll_chunk(&mut reader, cx)).await;

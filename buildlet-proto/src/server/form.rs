@@ -13,8 +13,12 @@ pub(super) struct Fields(Vec<(String, String)>);
 
 impl Fields {
     pub(super) fn of_query<R>(request: &Request<R>) -> Self {
+        Self::of_form(request.uri().query().unwrap_or_default().as_bytes())
+    }
+
+    pub(super) fn of_form(form: &[u8]) -> Self {
         let mut fields = Self(Vec::new());
-        fields.extend(request.uri().query().unwrap_or_default().as_bytes());
+        fields.extend(form);
         fields
     }
 
@@ -40,13 +44,33 @@ where
     R: Body<Data = Bytes>,
     R::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    match Box::pin(Limited::new(body, MAX_FORM).collect()).await {
+    collect_up_to(MAX_FORM, body)
+        .await
+        .map_err(|why| match why {
+            Uncollected::TooLong => ApiError::bad_request("the form is larger than 10 MiB"),
+            Uncollected::Cut(error) => {
+                ApiError::bad_request("the form was cut short").because(error)
+            }
+        })
+}
+
+/// Reads a body of at most `limit` bytes.
+pub(super) async fn collect_up_to<R>(limit: usize, body: R) -> Result<Bytes, Uncollected>
+where
+    R: Body<Data = Bytes>,
+    R::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    match Box::pin(Limited::new(body, limit).collect()).await {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
-            Err(ApiError::bad_request("the form is larger than 10 MiB"))
-        }
-        Err(error) => Err(ApiError::bad_request("the form was cut short").because(error)),
+        Err(error) if error.is::<LengthLimitError>() => Err(Uncollected::TooLong),
+        Err(error) => Err(Uncollected::Cut(error)),
     }
+}
+
+/// Why a body is not there.
+pub(super) enum Uncollected {
+    Cut(Box<dyn std::error::Error + Send + Sync>),
+    TooLong,
 }
 
 /// Reads the permission bits from a decimal Go `os.FileMode` (0644 is `420`); `None` unless it is that of a regular file.

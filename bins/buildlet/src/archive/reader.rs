@@ -2,6 +2,7 @@
 
 use std::io::{self, Read};
 
+use super::sparse::{Map, MapReader, old_map};
 use super::writer::BLOCK;
 
 /// An entry of an archive, without its content.
@@ -19,9 +20,11 @@ pub(super) struct Entry {
 pub(super) enum Kind {
     Directory,
     HardLink(Vec<u8>),
-    /// A device, a pipe, a sparse file or something unknown, by its type flag.
+    /// A device, a pipe or something unknown, by its type flag.
     Other(u8),
     Regular,
+    /// A file of which only the pieces in the map are in the archive; the rest reads as zeros.
+    Sparse(Map),
     Symlink(Vec<u8>),
 }
 
@@ -60,16 +63,39 @@ impl<R: Read> TarReader<R> {
                 b'g' | b'V' => self.set_size(size)?,
                 b'L' => extended.name = Some(until_nul(&self.read_record(size)?).to_vec()),
                 b'K' => extended.link = Some(until_nul(&self.read_record(size)?).to_vec()),
-                _ => {
-                    let entry = extended.entry(&header)?;
-                    // Links and directories have no content, whatever their size says.
-                    let has_content = !matches!(flag, b'1'..=b'6');
-                    let size = extended.size.unwrap_or(size);
-                    self.set_size(if has_content { size } else { 0 })?;
-                    return Ok(Some(entry));
-                }
+                _ => return self.entry(&header, extended, size).map(Some),
             }
         }
+    }
+
+    /// An entry that is not about another one, as far as its content.
+    fn entry(
+        &mut self,
+        header: &[u8; BLOCK],
+        mut extended: Extended,
+        size: u64,
+    ) -> io::Result<Entry> {
+        let flag = header[156];
+        let mut entry = extended.entry(header)?;
+        // Links and directories have no content, whatever their size says.
+        let has_content = !matches!(flag, b'1'..=b'6');
+        let size = extended.size.unwrap_or(size);
+        let old_map = if flag == b'S' {
+            Some(old_map(header, &mut self.input)?)
+        } else {
+            None
+        };
+        self.set_size(if has_content { size } else { 0 })?;
+        let map = match (old_map, extended.sparse.take()) {
+            (Some(map), _) => map,
+            (None, Some(sparse)) => sparse.map(&mut *self)?,
+            (None, None) => return Ok(entry),
+        };
+        if entry.kind != Kind::Regular || map.stored() != Some(self.content) {
+            return Err(invalid("invalid sparse file"));
+        }
+        entry.kind = Kind::Sparse(map);
+        Ok(entry)
     }
 
     fn read_header(&mut self) -> io::Result<Option<[u8; BLOCK]>> {
@@ -153,10 +179,12 @@ impl<R: Read> Read for TarReader<R> {
 #[derive(Default)]
 struct Extended {
     name: Option<Vec<u8>>,
+    /// The name of a sparse file, whose other name is made up for programs that do not know such files.
+    sparse_name: Option<Vec<u8>>,
     link: Option<Vec<u8>>,
     size: Option<u64>,
     modified: Option<u64>,
-    sparse: bool,
+    sparse: Option<MapReader>,
 }
 
 impl Extended {
@@ -190,23 +218,27 @@ impl Extended {
             b"linkpath" => self.link = Some(value.to_vec()),
             b"size" => self.size = Some(ascii(value)?.parse().ok()?),
             b"mtime" => self.modified = Some(ascii(value)?.split('.').next()?.parse().unwrap_or(0)),
-            _ if key.starts_with(b"GNU.sparse.") => self.sparse = true,
+            b"GNU.sparse.name" => self.sparse_name = Some(value.to_vec()),
+            _ if key.starts_with(b"GNU.sparse.") => {
+                let sparse = self.sparse.get_or_insert_default();
+                sparse.set(&key[b"GNU.sparse.".len()..], ascii(value)?)?;
+            }
             _ => {}
         }
         Some(())
     }
 
     fn entry(&mut self, header: &[u8; BLOCK]) -> io::Result<Entry> {
-        let name = self.name.take().unwrap_or_else(|| full_name(header));
+        let name = self.sparse_name.take().or_else(|| self.name.take());
+        let name = name.unwrap_or_else(|| full_name(header));
         let link = self
             .link
             .take()
             .unwrap_or_else(|| until_nul(&header[157..257]).to_vec());
         let kind = match header[156] {
-            _ if self.sparse => Kind::Other(b'S'),
             // Before there were flags a directory was a name that ends in a slash.
             b'0' | b'7' | 0 if name.ends_with(b"/") => Kind::Directory,
-            b'0' | b'7' | 0 => Kind::Regular,
+            b'0' | b'7' | b'S' | 0 => Kind::Regular,
             b'1' => Kind::HardLink(link),
             b'2' => Kind::Symlink(link),
             b'5' => Kind::Directory,
@@ -254,7 +286,7 @@ fn check_sum(header: &[u8; BLOCK]) -> io::Result<()> {
 }
 
 /// A number in octal between spaces, or in GNU's base 256.
-fn number(field: &[u8]) -> io::Result<u64> {
+pub(super) fn number(field: &[u8]) -> io::Result<u64> {
     let bad = || invalid("invalid tar header");
     if let [first @ 0x80..=0xff, rest @ ..] = field {
         let negative_or_huge = *first != 0x80;
@@ -283,7 +315,7 @@ fn until_nul(bytes: &[u8]) -> &[u8] {
     bytes.split(|&byte| byte == 0).next().unwrap_or_default()
 }
 
-fn invalid(what: &'static str) -> io::Error {
+pub(super) fn invalid(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 

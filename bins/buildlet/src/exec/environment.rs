@@ -52,9 +52,9 @@ impl Environment {
             .map(|(name, value)| format!("{}={}", name.to_string_lossy(), value.to_string_lossy()))
     }
 
-    /// All variables.
-    pub(crate) fn variables(&self) -> impl Iterator<Item = (&OsString, &OsString)> {
-        self.0.iter()
+    /// All variables, by name.
+    pub(crate) fn into_variables(self) -> Vec<(OsString, OsString)> {
+        self.0.into_iter().collect()
     }
 
     fn set_path(&mut self, work_dir: &Path, elements: &[String]) {

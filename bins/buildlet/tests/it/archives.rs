@@ -1,7 +1,7 @@
 //! `/tgz` and `/writetgz`.
 
 use std::io::{Read, Write};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 
 use flate2::Compression;
 use flate2::read::MultiGzDecoder;
@@ -90,6 +90,30 @@ async fn a_tree_goes_out_and_comes_back() {
     };
     assert_eq!(second(age("from/a/x")), second(age("to/there/a/x")));
     assert_eq!(names(&served), ["from", "to"]);
+}
+
+#[tokio::test]
+async fn one_file_is_an_archive_without_names_and_holes() {
+    let served = Served::start().await;
+    std::fs::create_dir(served.work().join("d")).unwrap();
+    let path = served.work().join("d/holes");
+    std::fs::File::create(&path)
+        .unwrap()
+        .set_len(1 << 20)
+        .unwrap();
+    for target in ["/tgz?dir=d/holes", "/tgz?dir=d/holes&pargzip=0"] {
+        let reply = served.ask("GET", target, "").await;
+        assert!((reply.status, reply.complete) == (200, true), "{target}");
+        let mut tar = Vec::new();
+        let mut gzip = MultiGzDecoder::new(reply.body.as_slice());
+        gzip.read_to_end(&mut tar).unwrap();
+        assert_eq!((&tar[..8], tar[156]), (&[0; 8][..], b'0'));
+        assert_eq!(tar.len(), 512 + (1 << 20) + 1024, "{target}");
+    }
+    symlink("holes", served.work().join("d/link")).unwrap();
+    for target in ["/tgz?dir=d/link", "/tgz?dir=d/none", "/tgz?dir=d/holes/x"] {
+        assert_eq!(served.ask("GET", target, "").await.status, 500, "{target}");
+    }
 }
 
 #[tokio::test]
@@ -247,10 +271,144 @@ async fn an_archive_goes_around_a_link_that_leads_out() {
 }
 
 #[tokio::test]
-async fn downloads_are_refused_clearly() {
+async fn holes_of_files_stay_holes() {
+    const SIZE: u64 = 64 << 20;
     let served = Served::start().await;
-    let reply = served.ask("POST", "/writetgz", "url=http://x/").await;
-    assert_eq!(reply.status, 501);
+    std::fs::create_dir(served.work().join("from")).unwrap();
+    let made = std::fs::File::create(served.work().join("from/sparse")).unwrap();
+    made.set_len(SIZE).unwrap();
+    for (offset, text) in [(0, "head"), (SIZE / 2, "middle"), (SIZE - 4, "tail")] {
+        made.write_all_at(text.as_bytes(), offset).unwrap();
+    }
+    std::fs::File::create(served.work().join("from/empty"))
+        .unwrap()
+        .set_len(SIZE)
+        .unwrap();
+    let reply = served.ask("GET", "/tgz?dir=from", "").await;
+    assert!(
+        reply.complete && reply.body.len() < 1 << 20,
+        "{}",
+        reply.body.len()
+    );
+    let written = served.ask("PUT", "/writetgz?dir=to", &reply.body).await;
+    assert_eq!(written.text(), "OK");
+    for name in ["sparse", "empty"] {
+        let metadata = served.work().join("to").join(name).metadata().unwrap();
+        assert_eq!(metadata.len(), SIZE, "{name}");
+        assert!(
+            metadata.blocks() * 512 < 1 << 20,
+            "{name}: {}",
+            metadata.blocks()
+        );
+    }
+    let to = std::fs::File::open(served.work().join("to/sparse")).unwrap();
+    for (offset, text) in [
+        (0, "head"),
+        (4, "\0"),
+        (SIZE / 2, "middle"),
+        (SIZE - 4, "tail"),
+    ] {
+        let mut read = vec![0; text.len()];
+        to.read_exact_at(&mut read, offset).unwrap();
+        assert_eq!(String::from_utf8(read).unwrap(), text);
+    }
+
+    let dir = served.outside();
+    gnu_tar(dir, &["-x", "-f", "-"], Some(&gunzip(&reply.body)));
+    let same = std::process::Command::new("cmp")
+        .arg(dir.join("sparse"))
+        .arg(served.work().join("from/sparse"))
+        .status();
+    assert!(same.unwrap().success(), "GNU tar reads what we write");
+}
+
+#[tokio::test]
+async fn sparse_files_are_read_as_gnu_tar_has_ever_written_them() {
+    let served = Served::start().await;
+    let made = std::fs::File::create(served.outside().join("sparse")).unwrap();
+    made.set_len(8 << 20).unwrap();
+    // More pieces than a header of the old format holds.
+    for piece in 0..40 {
+        made.write_all_at(b"piece", piece * 200_000).unwrap();
+    }
+    let original = std::fs::read(served.outside().join("sparse")).unwrap();
+    for format in [
+        &["--format=gnu"][..],
+        &["--format=posix", "--sparse-version=0.0"],
+        &["--format=posix", "--sparse-version=0.1"],
+        &["--format=posix", "--sparse-version=1.0"],
+    ] {
+        let args = [format, &["-c", "-S", "-f", "-", "sparse"]].concat();
+        let tar = gnu_tar(served.outside(), &args, None);
+        assert!(tar.len() < 1 << 20, "{format:?}: {}", tar.len());
+        let reply = served.ask("PUT", "/writetgz?dir=d", gzip(&tar)).await;
+        assert_eq!(reply.text(), "OK", "{format:?}");
+        let read = std::fs::read(served.work().join("d/sparse")).unwrap();
+        assert!(read == original, "{format:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_with_two_names_stays_one() {
+    let served = Served::start().await;
+    let long = "n".repeat(150);
+    served
+        .ask("PUT", &format!("/write?path=from/{long}&mode=420"), "x")
+        .await;
+    std::fs::hard_link(
+        served.work().join("from").join(&long),
+        served.work().join("from/z"),
+    )
+    .unwrap();
+    let reply = served.ask("GET", "/tgz?dir=from", "").await;
+    let written = served.ask("PUT", "/writetgz?dir=to", &reply.body).await;
+    assert_eq!(written.text(), "OK");
+    let number = |name: &str| {
+        let metadata = served.work().join("to").join(name).metadata().unwrap();
+        (metadata.ino(), metadata.nlink())
+    };
+    assert_eq!(number(&long), number("z"));
+    assert_eq!(number("z").1, 2);
+}
+
+/// Runs the system's tar in `dir`, and gives its output.
+fn gnu_tar(dir: &std::path::Path, args: &[&str], input: Option<&[u8]>) -> Vec<u8> {
+    let mut child = std::process::Command::new("tar")
+        .args(args)
+        .current_dir(dir)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(input.unwrap_or_default()).unwrap();
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{args:?}");
+    output.stdout
+}
+
+fn gunzip(bytes: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::new();
+    MultiGzDecoder::new(bytes).read_to_end(&mut plain).unwrap();
+    plain
+}
+
+#[tokio::test]
+async fn an_archive_is_one_member_for_who_asks_for_that() {
+    let served = Served::start().await;
+    let noise: Vec<u8> = (0..600_000).map(|_| rand::random()).collect();
+    served.ask("PUT", "/write?path=t/f&mode=420", noise).await;
+    let first_member = |archive: &[u8]| {
+        let mut plain = Vec::new();
+        let mut one = flate2::read::GzDecoder::new(archive);
+        one.read_to_end(&mut plain).unwrap();
+        plain
+    };
+    let many = served.ask("GET", "/tgz?dir=t", "").await.body;
+    let one = served.ask("GET", "/tgz?dir=t&pargzip=0", "").await.body;
+    assert!(first_member(&many).len() < gunzip(&many).len());
+    assert_eq!(first_member(&one), gunzip(&many));
 }
 
 #[tokio::test]
@@ -260,15 +418,6 @@ async fn system_tar_reads_what_we_write() {
         .ask("PUT", "/write?path=t/a/b&mode=420", "hello")
         .await;
     let reply = served.ask("GET", "/tgz?dir=t", "").await;
-    let mut tar = Vec::new();
-    MultiGzDecoder::new(reply.body.as_slice())
-        .read_to_end(&mut tar)
-        .unwrap();
-    std::fs::write(served.outside().join("t.tar"), tar).unwrap();
-    let listed = std::process::Command::new("tar")
-        .arg("tf")
-        .arg(served.outside().join("t.tar"))
-        .output()
-        .unwrap();
-    assert_eq!(String::from_utf8(listed.stdout).unwrap(), "a/\na/b\n");
+    let listed = gnu_tar(served.outside(), &["tf", "-"], Some(&gunzip(&reply.body)));
+    assert_eq!(String::from_utf8(listed).unwrap(), "a/\na/b\n");
 }

@@ -129,6 +129,10 @@ async fn debug_shows_what_is_run() {
         text.ends_with(&format!("in dir {}\n\na b\n", served.work().display())),
         "{text}"
     );
+    assert!(
+        text.contains(&format!("\"PWD={}\"", served.work().display())),
+        "{text}"
+    );
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ async fn each_method_error_has_its_text() {
         ("GET", "/removeall", "requires POST method\n"),
         ("GET", "/halt", "requires POST method\n"),
         ("GET", "/connect-ssh", "requires POST method\n"),
+        ("GET", "/connect-tcp", "requires POST method\n"),
     ] {
         let reply = served.ask(method, target, "").await;
         assert_eq!(
@@ -67,6 +68,18 @@ async fn parameters_are_checked() {
             "x",
             "requires zero Content-Length\n",
         ),
+        (
+            "POST",
+            "/connect-tcp",
+            "x",
+            "requires zero Content-Length\n",
+        ),
+        (
+            "POST",
+            "/connect-tcp",
+            "",
+            "requires X-Target-Port, the port to reach, from 1 to 65535\n",
+        ),
     ] {
         let reply = served.ask(method, target, body).await;
         assert_eq!(
@@ -76,6 +89,29 @@ async fn parameters_are_checked() {
         );
     }
     assert_eq!(served.ask("GET", "/nothing", "").await.status, 404);
+}
+
+#[tokio::test]
+async fn a_request_names_one_host() {
+    let served = Served::start().await;
+    for (head, status, text) in [
+        ("GET / HTTP/1.1\r\n", 400, "missing required Host header\n"),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n",
+            400,
+            "too many Host headers\n",
+        ),
+        ("GET /healthz HTTP/1.1\r\nHost: \r\n", 200, "ok\n"),
+        ("GET /healthz HTTP/1.0\r\n", 200, "ok\n"),
+    ] {
+        let request = format!("{head}Connection: close\r\n\r\n");
+        let reply = served.send(request.as_bytes()).await;
+        assert_eq!(
+            (reply.status, reply.text().as_str()),
+            (status, text),
+            "{head}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -16,6 +16,8 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::support::supervisor;
+
 #[derive(Parser)]
 struct Cli {
     #[command(flatten)]
@@ -36,7 +38,7 @@ impl Coordinator {
         let ca = params.self_signed(&ca_key).unwrap();
         let issuer = Issuer::new(params, ca_key);
         let key = KeyPair::generate().unwrap();
-        let leaf = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let leaf = CertificateParams::new(vec!["localhost".to_owned(), FARM.to_owned()]).unwrap();
         let leaf = leaf.signed_by(&key, &issuer).unwrap();
         let chain = vec![leaf.der().clone(), ca.der().clone()];
         let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
@@ -60,14 +62,25 @@ impl Coordinator {
         shutdown: &CancellationToken,
     ) -> AbortOnDropHandle<anyhow::Result<()>> {
         let port = self.listener.local_addr().unwrap().port();
+        let coordinator = format!("https://localhost:{port}");
+        self.buildlet_at(&coordinator, &[], dir, shutdown)
+    }
+
+    /// A buildlet that dials `coordinator`.
+    fn buildlet_at(
+        &self,
+        coordinator: &str,
+        more: &[&str],
+        dir: &Path,
+        shutdown: &CancellationToken,
+    ) -> AbortOnDropHandle<anyhow::Result<()>> {
         std::fs::write(dir.join("key"), "0123abcd\n").unwrap();
         let text = |path: &str| dir.join(path).to_str().unwrap().to_owned();
-        let coordinator = format!("https://localhost:{port}");
         let pin = self.pin.to_string();
         let args = [
             "buildlet",
             "--coordinator",
-            &coordinator,
+            coordinator,
             "--pin",
             &pin,
             "--host-type",
@@ -79,9 +92,9 @@ impl Coordinator {
             "--workdir",
             &text("work"),
         ];
-        let args = Cli::parse_from(args).args;
+        let args = Cli::parse_from(args.iter().chain(more)).args;
         let shutdown = shutdown.clone().cancelled_owned();
-        AbortOnDropHandle::new(tokio::spawn(buildlet::run(args, shutdown)))
+        AbortOnDropHandle::new(tokio::spawn(buildlet::run(args, supervisor(), shutdown)))
     }
 
     /// Accepts one machine, and gives its request and the connection behind it.
@@ -205,6 +218,54 @@ async fn a_refusal_is_not_retried_at_once() {
     let again = tokio::time::timeout(Duration::from_secs(2), coordinator.listener.accept()).await;
     assert!(again.is_err(), "the machine waits as long as it was told");
 }
+
+#[tokio::test]
+async fn a_machine_gets_out_through_a_proxy_that_wants_credentials() {
+    let coordinator = Coordinator::new().await;
+    let address = coordinator.listener.local_addr().unwrap();
+    let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://machine:s3cret@{}", proxy.local_addr().unwrap());
+    let tunnelling = async {
+        let (mut client, _) = proxy.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(client.read_u8().await.unwrap());
+        }
+        let mut server = TcpStream::connect(address).await.unwrap();
+        client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+        tokio::spawn(async move { tokio::io::copy_bidirectional(&mut client, &mut server).await });
+        String::from_utf8(head).unwrap()
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let _running = coordinator.buildlet_at(
+        FARM,
+        &["--proxy", &url],
+        dir.path(),
+        &CancellationToken::new(),
+    );
+    let (head, (_, dialer)) = tokio::join!(tunnelling, coordinator.register());
+    assert_eq!(
+        head,
+        // `printf machine:s3cret | base64`
+        "CONNECT farm.test:443 HTTP/1.1\r\nHost: farm.test:443\r\n\
+         Proxy-Authorization: Basic bWFjaGluZTpzM2NyZXQ=\r\n\r\n"
+    );
+    dialer.ping().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_proxy_that_is_not_understood_is_told_without_its_password() {
+    let coordinator = Coordinator::new().await;
+    let dir = tempfile::tempdir().unwrap();
+    let proxy = ["--proxy", "socks5://machine:s3cret@proxy.example"];
+    let running = coordinator.buildlet_at(FARM, &proxy, dir.path(), &CancellationToken::new());
+    let error = running.await.unwrap().unwrap_err();
+    let text = format!("{error:#}");
+    assert!(text.contains("SOCKS") && !text.contains("s3cret"), "{text}");
+}
+
+/// A name that no resolver knows.
+const FARM: &str = "farm.test";
 
 const KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ";

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use buildlet::Machine;
+use buildlet::{JobSettings, Machine, Supervisor};
 use buildlet_proto::server::{Auth, Server};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,9 +19,33 @@ pub(crate) struct Served {
 
 impl Served {
     pub(crate) async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// A machine with other settings for its jobs.
+    pub(crate) async fn start_with(settle: impl FnOnce(&mut JobSettings)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("work")).unwrap();
-        let machine = Machine::without_ssh(&dir.path().join("work")).unwrap();
+        Self::start_in(dir, settle).await
+    }
+
+    /// Serves the directory `work` of `dir`.
+    pub(crate) async fn start_in(dir: TempDir, settle: impl FnOnce(&mut JobSettings)) -> Self {
+        let mut jobs = JobSettings::new(supervisor(), dir.path().join("jobs"));
+        settle(&mut jobs);
+        let machine = Machine::without_ssh(&dir.path().join("work"), jobs).unwrap();
+        Self::serve(dir, machine).await
+    }
+
+    /// A machine whose clients may reach these ports.
+    pub(crate) async fn start_with_ports(ports: &[u16]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let jobs = JobSettings::new(supervisor(), dir.path().join("jobs"));
+        let machine = Machine::without_ssh(&dir.path().join("work"), jobs).unwrap();
+        Self::serve(dir, machine.with_tcp_ports(ports.iter().copied())).await
+    }
+
+    async fn serve(dir: TempDir, machine: Machine) -> Self {
         let server = Server::new(machine, Auth::password("secret"));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -110,6 +134,11 @@ pub(crate) fn exec_request(script: &str) -> Vec<u8> {
         form.len()
     )
     .into_bytes()
+}
+
+/// The program, to watch over commands: the test's own does not.
+pub(crate) fn supervisor() -> Supervisor {
+    Supervisor::at(env!("CARGO_BIN_EXE_buildlet"))
 }
 
 /// What came back.
