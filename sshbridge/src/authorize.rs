@@ -1,10 +1,12 @@
 //! The authorizer of a gateway whose users are configured by name.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 
-use crate::auth::{AuthRequest, Authorizer, Denied, Grant};
+use crate::auth::{AuthRequest, Authorizer, CertificateRequest, Denied, Grant, Scope};
+use crate::certificate::Certified;
 use crate::key::AuthorizedKey;
 use crate::keysource::{KeySource, Reach};
 
@@ -13,6 +15,7 @@ use crate::keysource::{KeySource, Reach};
 pub struct KeyUser {
     name: String,
     sources: Vec<(Arc<dyn KeySource>, String)>,
+    principals: Vec<String>,
 }
 
 impl KeyUser {
@@ -21,6 +24,7 @@ impl KeyUser {
         Self {
             name: name.into(),
             sources: Vec::new(),
+            principals: Vec::new(),
         }
     }
 
@@ -28,6 +32,18 @@ impl KeyUser {
     pub fn with_source(mut self, source: Arc<dyn KeySource>, account: impl Into<String>) -> Self {
         self.sources.push((source, account.into()));
         self
+    }
+
+    /// Adds a name that authorities certify this user's keys for. Without any no certificate is this user's: that an
+    /// authority and this configuration mean the same person by one name is never guessed.
+    pub fn with_principal(mut self, principal: impl Into<String>) -> Self {
+        self.principals.push(principal.into());
+        self
+    }
+
+    /// Whether one of `principals` is this user's, for whatever login.
+    fn is_one_of(&self, principals: &[String]) -> bool {
+        self.principals.iter().any(|it| principals.contains(it))
     }
 
     /// Whether `key` is one of this user, by the sources within `reach`.
@@ -53,6 +69,7 @@ impl std::fmt::Debug for KeyUser {
         f.debug_struct("KeyUser")
             .field("name", &self.name)
             .field("sources", &self.sources.len())
+            .field("principals", &self.principals)
             .finish()
     }
 }
@@ -63,9 +80,14 @@ impl std::fmt::Debug for KeyUser {
 /// such as `user-NAME-linux-amd64-0`, perhaps with `mutable-` before it, names a user, who is asked first and is the only
 /// one whose remote key sources are asked: nobody makes us query a server about users that they just name. A key of
 /// another user is found in the local sources, so that one who mistypes an instance is told so.
-#[derive(Clone, Debug)]
+///
+/// Certificates of configured authorities count for the user who has one of their principals
+/// ([`KeyUser::with_principal`]); a principal that is the name of an instance counts for the user in that name, and for
+/// logins to that instance alone. The certificate's time is that of the login; what is logged in by then stays.
+#[derive(Clone)]
 pub struct KeyAuthorizer {
     users: Vec<KeyUser>,
+    authorities: Vec<Arc<dyn KeySource>>,
 }
 
 impl KeyAuthorizer {
@@ -73,7 +95,15 @@ impl KeyAuthorizer {
     pub fn new(users: impl IntoIterator<Item = KeyUser>) -> Self {
         Self {
             users: users.into_iter().collect(),
+            authorities: Vec::new(),
         }
+    }
+
+    /// Believes certificates that are signed with one of the keys that `source` has, for whatever account. It is asked
+    /// at every login, so an authority that leaves the source is believed no more.
+    pub fn with_authorities(mut self, source: Arc<dyn KeySource>) -> Self {
+        self.authorities.push(source);
+        self
     }
 
     async fn owner(&self, login: &str, key: &AuthorizedKey) -> Option<&KeyUser> {
@@ -89,6 +119,38 @@ impl KeyAuthorizer {
             }
         }
         None
+    }
+
+    async fn check(&self, request: &CertificateRequest) -> Option<Certified> {
+        let peer = request.peer.map(|peer| peer.ip());
+        for source in &self.authorities {
+            let authorities = match source.keys("").await {
+                Ok(keys) => keys,
+                Err(error) => {
+                    tracing::warn!(%error, "the keys of certificate authorities cannot be known");
+                    continue;
+                }
+            };
+            match request
+                .certificate
+                .check(&authorities, peer, SystemTime::now())
+            {
+                Ok(certified) => return Some(certified),
+                Err(error) => tracing::debug!(%error, "a certificate is not accepted"),
+            }
+        }
+        None
+    }
+
+    /// The user whom `principals` name. The one in the login is first, where several are.
+    fn certified(&self, login: &str, principals: &[String]) -> Option<&KeyUser> {
+        let has = |user: &&KeyUser| user.is_one_of(principals);
+        let instance = login.strip_prefix(MUTABLE).unwrap_or(login);
+        let named = self.named(login);
+        let is_for_instance = principals.iter().any(|it| it == instance);
+        named
+            .filter(|user| is_for_instance || has(user))
+            .or_else(|| self.users.iter().find(has))
     }
 
     /// The user that a login names: the one with the longest name that fits, so that `anna` is not taken for
@@ -112,9 +174,40 @@ impl Authorizer for KeyAuthorizer {
     async fn authorize(&self, request: &AuthRequest) -> Result<Grant, Denied> {
         let key: AuthorizedKey = request.key.parse().map_err(|_| Denied)?;
         match self.owner(&request.login, &key).await {
-            Some(user) => Ok(Grant::new(&user.name, &request.login)),
+            Some(user) => {
+                let mut grant = Grant::new(&user.name, &request.login);
+                grant.scope = Scope::User;
+                Ok(grant)
+            }
             None => Err(Denied),
         }
+    }
+
+    async fn authorize_certificate(&self, request: &CertificateRequest) -> Result<Grant, Denied> {
+        let certified = self.check(request).await.ok_or(Denied)?;
+        let user = self.certified(&request.login, &certified.principals);
+        let user = user.ok_or(Denied)?;
+        let mut grant = Grant::new(&user.name, &request.login);
+        if user.is_one_of(&certified.principals) {
+            grant.scope = Scope::User;
+        }
+        grant.forwarding = certified.forwarding;
+        grant.terminal = certified.terminal;
+        grant.command = certified.command;
+        Ok(grant)
+    }
+
+    fn takes_certificates(&self) -> bool {
+        !self.authorities.is_empty()
+    }
+}
+
+impl std::fmt::Debug for KeyAuthorizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KeyAuthorizer")
+            .field("users", &self.users)
+            .field("authorities", &self.authorities.len())
+            .finish()
     }
 }
 
@@ -219,6 +312,36 @@ mod tests {
             assert_eq!(user(&authorizer, login, &anna).await, None, "{login}");
         }
         assert_eq!(source.asked.load(Ordering::Relaxed), asked);
+    }
+
+    #[test]
+    fn principals_name_the_user_or_the_instance() {
+        let anna = KeyUser::new("anna").with_principal("anna@example.org");
+        let both = ["otto", "team"].map(str::to_owned);
+        let otto = both
+            .iter()
+            .fold(KeyUser::new("otto"), KeyUser::with_principal);
+        let authorizer = KeyAuthorizer::new([anna, otto, KeyUser::new("none")]);
+        let user = |login: &str, principals: &[&str]| {
+            let principals: Vec<_> = principals.iter().map(|&it| it.to_owned()).collect();
+            let user = authorizer.certified(login, &principals);
+            user.map(|user| user.name.clone())
+        };
+        let annas = "user-anna-linux-0";
+        let name = |name: &str| Some(name.to_owned());
+        assert_eq!(user(annas, &["anna@example.org"]), name("anna"));
+        assert_eq!(user(annas, &["team"]), name("otto"));
+        assert_eq!(user(annas, &["team", "anna@example.org"]), name("anna"));
+        assert_eq!(
+            user("user-otto-linux-0", &["anna@example.org", "team"]),
+            name("otto")
+        );
+        assert_eq!(user(annas, &["anna"]), None, "names are not guessed");
+        assert_eq!(user(annas, &["none"]), None);
+        assert_eq!(user(annas, &[annas]), name("anna"));
+        assert_eq!(user("mutable-user-anna-linux-0", &[annas]), name("anna"));
+        assert_eq!(user("user-anna-linux-1", &[annas]), None);
+        assert_eq!(user("somewhere", &["somewhere"]), None);
     }
 
     #[tokio::test]

@@ -3,18 +3,32 @@
 //! A [`Backend`] connects to a machine, a [`BackendConn`] opens channels, and a channel is three independent parts: a
 //! [`ChannelSink`] towards the machine, a [`ChannelSource`] from it, and a [`ChannelControl`] for requests. The server
 //! pumps each direction on its own, so a stalled one never stops the other.
+//!
+//! What is forwarded (ports, Unix sockets, the user's agent) is a [`BackendStream`], which has the first two parts only:
+//! one that the user asked the machine to open ([`Destination`]), or one that came to the machine where the user asked it
+//! to listen ([`ListenAddress`], [`Incoming`]).
 
+mod bytestream;
+pub mod conterm;
+mod forward;
 pub mod ssh;
+pub mod telnet;
 
 use std::fmt;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
+pub use self::forward::{
+    BackendStream, Destination, Incoming, IncomingSource, ListenAddress, Origin, Originator,
+    PendingStream,
+};
+
 /// A way to reach one machine.
 #[async_trait]
 pub trait Backend: Send + Sync + 'static {
-    /// Connects to the machine for one client.
+    /// Connects to the machine for one client. The server calls it once per connection of a client, at the first channel
+    /// or forward, and again at the next one where it failed.
     ///
     /// # Errors
     ///
@@ -31,6 +45,44 @@ pub trait BackendConn: Send + Sync + 'static {
     ///
     /// [`BackendError`] where the machine refuses or is gone.
     async fn open_session(&self) -> Result<BackendChannel, BackendError>;
+
+    /// Connects from the machine to `destination`, which is resolved there and nowhere else.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError`] where nobody answers, the machine refuses or is gone.
+    async fn open_stream(&self, destination: &Destination) -> Result<BackendStream, BackendError> {
+        let _ = destination;
+        Err(BackendError::Unsupported("forwarding"))
+    }
+
+    /// Lets the machine listen, and returns the port that it listens on: the one asked for, or for port 0 the one that
+    /// the machine chose. It is 0 for a Unix socket. Each connection there becomes an [`Incoming`], until
+    /// [`Self::cancel`] or the end of the connection to the machine.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError`] where the address is taken, the machine refuses or is gone.
+    async fn listen(&self, address: &ListenAddress) -> Result<u16, BackendError> {
+        let _ = address;
+        Err(BackendError::Unsupported("forwarding"))
+    }
+
+    /// Ends listening at `address`, with the real port where 0 was asked for. What is connected stays so.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError`] where nothing listens there or the machine is gone.
+    async fn cancel(&self, address: &ListenAddress) -> Result<(), BackendError> {
+        let _ = address;
+        Err(BackendError::Unsupported("forwarding"))
+    }
+
+    /// What the machine opens by itself because it was asked to: where it listens, and for a forwarded agent. There is one
+    /// for each connection, which the first call gets; a machine that opens nothing has none.
+    fn incoming(&self) -> Option<Box<dyn IncomingSource>> {
+        None
+    }
 }
 
 /// One channel to a machine, in three parts that are used by different tasks.
@@ -53,7 +105,7 @@ impl fmt::Debug for BackendChannel {
     }
 }
 
-/// The direction from the client to the machine.
+/// The direction from the client to the machine. Dropping it without [`Self::eof`] cuts it.
 #[async_trait]
 pub trait ChannelSink: Send {
     /// Writes a piece of the client's input; returns when the machine has taken it, which is what gives the client
@@ -75,8 +127,9 @@ pub trait ChannelSink: Send {
 /// The direction from the machine to the client.
 #[async_trait]
 pub trait ChannelSource: Send {
-    /// Waits for the next event, in the machine's order. `None` is the end of the channel, and comes after
-    /// [`ChannelEvent::ExitStatus`] or [`ChannelEvent::ExitSignal`] where a command ended as it should. Cancel safe.
+    /// Waits for the next event, in the machine's order. `None` is the end of the channel. In a session it comes after
+    /// [`ChannelEvent::ExitStatus`] or [`ChannelEvent::ExitSignal`] where a command ended as it should; in a stream it
+    /// is a cut where no [`ChannelEvent::Eof`] came before. Cancel safe.
     async fn next(&mut self) -> Option<ChannelEvent>;
 }
 
@@ -118,6 +171,9 @@ pub enum ChannelEvent {
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum ChannelRequest {
+    /// Forwards the user's agent: what is started next finds a socket in `SSH_AUTH_SOCK`, and each connection to it
+    /// becomes an [`Incoming`].
+    Agent,
     /// Sets one variable of the environment; a machine may refuse it.
     Env {
         /// The variable's name.
@@ -186,6 +242,12 @@ pub enum BackendError {
     /// The channel, or the connection under it, is gone.
     #[error("the connection to the machine is gone")]
     Closed,
+    /// The machine could not connect to where it was asked to.
+    #[error("the machine cannot connect there: {0}")]
+    ConnectFailed(#[source] std::io::Error),
+    /// A Plan 9 machine gives no session.
+    #[error(transparent)]
+    Conterm(#[from] conterm::ContermError),
     /// The machine's host key is not the one that it announced.
     #[error("the machine's host key is not the one it announced")]
     HostKeyMismatch,

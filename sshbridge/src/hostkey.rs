@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use russh::keys::ssh_key::LineEnding;
+use russh::keys::ssh_key::{Certificate, LineEnding};
 use russh::keys::{Algorithm, PrivateKey};
 use zeroize::Zeroizing;
 
@@ -12,20 +12,26 @@ use zeroize::Zeroizing;
 #[derive(Clone)]
 pub struct HostKeys {
     key: PrivateKey,
+    certificate: Option<Box<Certificate>>,
 }
 
 impl HostKeys {
     /// Reads the key in `dir`, or makes one where there is none yet. The file is `ssh_host_ed25519_key`, in OpenSSH's
     /// format and for its owner only; it is complete and on the disk before it has this name.
     ///
+    /// Where `ssh_host_ed25519_key-cert.pub` is beside it, a certificate as `ssh-keygen -h -s` makes it, clients that ask for
+    /// one are shown it: those whose users have one `@cert-authority` line for all of an organisation's servers. It is read
+    /// once; clients, not we, look at its time.
+    ///
     /// # Errors
     ///
-    /// [`HostKeyError`]. A key that cannot be read is never replaced: users would be told of an attack.
+    /// [`HostKeyError`]. A key that cannot be read is never replaced: users would be told of an attack. Nor is a certificate
+    /// that cannot be used left out.
     pub fn load_or_create(dir: &Path) -> Result<Self, HostKeyError> {
         let path = dir.join(FILE_NAME);
         match Self::load(&path) {
             Err(HostKeyError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
-            result => return result,
+            result => return result?.with_certificate(dir),
         }
         match Self::ephemeral().store(dir, &path) {
             Ok(()) => tracing::info!(path = %path.display(), "made a host key"),
@@ -33,7 +39,7 @@ impl HostKeys {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(source) => return Err(HostKeyError::Write { path, source }),
         }
-        Self::load(&path)
+        Self::load(&path)?.with_certificate(dir)
     }
 
     /// Makes a key that is gone with this value.
@@ -44,7 +50,10 @@ impl HostKeys {
     pub fn ephemeral() -> Self {
         let key = PrivateKey::random(&mut russh::keys::key::safe_rng(), Algorithm::Ed25519)
             .expect("an Ed25519 key can be made of any random bytes");
-        Self { key }
+        Self {
+            key,
+            certificate: None,
+        }
     }
 
     /// The public key as a line without comment: `ssh-ed25519 AAAA…`.
@@ -64,6 +73,11 @@ impl HostKeys {
         &self.key
     }
 
+    /// The certificate of the key, for the server.
+    pub(crate) fn certificate(&self) -> Option<&Certificate> {
+        self.certificate.as_deref()
+    }
+
     fn load(path: &Path) -> Result<Self, HostKeyError> {
         let path_buf = || path.to_path_buf();
         let text = read_private(path)?;
@@ -74,7 +88,30 @@ impl HostKeys {
         }
         let mut key = key;
         key.set_comment("");
-        Ok(Self { key })
+        Ok(Self {
+            key,
+            certificate: None,
+        })
+    }
+
+    /// Takes the certificate in `dir`, where there is one.
+    fn with_certificate(mut self, dir: &Path) -> Result<Self, HostKeyError> {
+        let path = dir.join(CERTIFICATE_NAME);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(self),
+            Err(source) => return Err(HostKeyError::Read { path, source }),
+        };
+        let certificate = Certificate::from_openssh(text.trim());
+        let usable = certificate.ok().filter(|certificate| {
+            certificate.cert_type().is_host()
+                && certificate.public_key() == self.key.public_key().key_data()
+        });
+        let Some(certificate) = usable else {
+            return Err(HostKeyError::Certificate { path });
+        };
+        self.certificate = Some(Box::new(certificate));
+        Ok(self)
     }
 
     fn store(&self, dir: &Path, path: &Path) -> io::Result<()> {
@@ -105,6 +142,14 @@ impl std::fmt::Debug for HostKeys {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HostKeyError {
+    /// The file beside the key is no certificate of it for hosts.
+    #[error(
+        "{path} is no host certificate of the key beside it: make it with `ssh-keygen -h -s`, or remove it"
+    )]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+    },
     /// Others than its owner may read the key.
     #[error(
         "the host key {path} can be read by others: make its mode 600, or replace it if they may have read it"
@@ -183,8 +228,13 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
 
 const FILE_NAME: &str = "ssh_host_ed25519_key";
 
+/// The name of its certificate, as `ssh-keygen` makes it of the key's.
+const CERTIFICATE_NAME: &str = "ssh_host_ed25519_key-cert.pub";
+
 #[cfg(test)]
 mod tests {
+    use russh::keys::ssh_key::certificate::{Builder, CertType};
+
     use super::*;
 
     /// A directory that is removed with the test.
@@ -247,6 +297,46 @@ mod tests {
         fs::set_permissions(dir.file(), fs::Permissions::from_mode(0o644)).unwrap();
         let error = HostKeys::load_or_create(&dir.0).unwrap_err();
         assert!(matches!(error, HostKeyError::Exposed { .. }));
+    }
+
+    fn certify(dir: &Dir, key: &HostKeys, kind: CertType) {
+        let key = key.key.public_key().key_data().clone();
+        let mut builder = Builder::new(vec![7; 16], key, 0, u64::MAX).unwrap();
+        builder.cert_type(kind).unwrap();
+        builder.valid_principal("gateway").unwrap();
+        let certificate = builder.sign(HostKeys::ephemeral().private_key()).unwrap();
+        fs::write(
+            dir.0.join(CERTIFICATE_NAME),
+            certificate.to_openssh().unwrap(),
+        )
+        .unwrap();
+    }
+
+    #[test]
+    fn a_certificate_beside_the_key_is_taken() {
+        let dir = Dir::new("certificate");
+        let key = HostKeys::load_or_create(&dir.0).unwrap();
+        assert!(key.certificate().is_none());
+        certify(&dir, &key, CertType::Host);
+        let key = HostKeys::load_or_create(&dir.0).unwrap();
+        let certificate = key.certificate().unwrap();
+        assert_eq!(certificate.valid_principals(), ["gateway"]);
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_the_keys_is_named() {
+        let dir = Dir::new("foreign");
+        let key = HostKeys::load_or_create(&dir.0).unwrap();
+        let is_named = || {
+            let error = HostKeys::load_or_create(&dir.0).unwrap_err();
+            matches!(error, HostKeyError::Certificate { .. })
+        };
+        certify(&dir, &HostKeys::ephemeral(), CertType::Host);
+        assert!(is_named(), "of another key");
+        certify(&dir, &key, CertType::User);
+        assert!(is_named(), "for users");
+        fs::write(dir.0.join(CERTIFICATE_NAME), "half a c").unwrap();
+        assert!(is_named(), "of nothing");
     }
 
     #[test]

@@ -9,14 +9,17 @@
 //! What depends on the operating system is in `platform`, behind one small interface. It exists for Unix; Windows is
 //! not built here.
 
+mod agent;
 mod backend;
+mod forward;
 mod input;
 mod launch;
 mod output;
-mod platform;
+pub(crate) mod platform;
 mod process;
 mod server;
 mod settings;
+mod sftp;
 mod sshd;
 #[cfg(test)]
 mod tests;

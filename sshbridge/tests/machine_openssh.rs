@@ -107,6 +107,34 @@ async fn sixty_four_mebibytes_go_up_and_down_unchanged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn scp_and_sftp_copy_both_ways() {
+    within(async {
+        let Some(bench) = Bench::of_machine().await else {
+            return;
+        };
+        let dir = bench.dir.path().display();
+        let options = bench.options().join(" ");
+        let make = format!("head -c 9000001 /dev/urandom > {dir}/file");
+        assert!(shell(&make).await.status.success());
+        for copy in [
+            format!("scp -q {options} {dir}/file m@machine:{dir}/up"),
+            format!("scp -q {options} m@machine:{dir}/file {dir}/down"),
+            format!("scp -q -O {options} {dir}/file m@machine:{dir}/old-up"),
+            format!("scp -q -O {options} m@machine:{dir}/file {dir}/old-down"),
+            format!("echo put {dir}/file {dir}/put | sftp -q -b - {options} m@machine"),
+            format!("echo get {dir}/file {dir}/got | sftp -q -b - {options} m@machine"),
+        ] {
+            assert!(shell(&copy).await.status.success(), "{copy}");
+        }
+        for copy in ["up", "down", "old-up", "old-down", "put", "got"] {
+            let same = shell(&format!("cmp {dir}/file {dir}/{copy}")).await;
+            assert!(same.status.success(), "{copy}: {same:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn input_that_nobody_reads_does_not_stop_a_command_from_ending() {
     within(async {
         let Some(bench) = Bench::of_machine().await else {

@@ -1,9 +1,10 @@
 //! The backend for machines that speak SSH themselves: an SSH client over a stream that somebody dials.
 //!
-//! Every session channel has a connection of its own: on the client side of russh a channel that is not read can only be
-//! stopped by not reading the connection.
+//! Every session channel has a connection of its own, forwarded streams share some: `conn` says why.
 
 mod client;
+mod conn;
+mod ports;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use self::client::OneTimeKey;
+use self::conn::SshConn;
 use crate::backend::{Backend, BackendConn, BackendError};
 
 /// A byte stream to a machine.
@@ -76,7 +77,7 @@ pub struct SshBackend {
 }
 
 impl SshBackend {
-    /// Reaches the machine through `dialer`, once per session channel.
+    /// Reaches the machine through `dialer`: once for each session, and a few times more for what is forwarded.
     pub fn new(dialer: Arc<dyn SshDialer>) -> Self {
         Self { dialer }
     }
@@ -91,10 +92,7 @@ impl std::fmt::Debug for SshBackend {
 #[async_trait]
 impl Backend for SshBackend {
     async fn connect(&self) -> Result<Box<dyn BackendConn>, BackendError> {
-        let key = OneTimeKey::new()?;
-        let target = self.dialer.dial(key.public_line()).await?;
-        let conn = tokio::time::timeout(HANDSHAKE, client::connect(target, key)).await;
-        Ok(Box::new(conn.map_err(|_| BackendError::TimedOut)??))
+        Ok(Box::new(SshConn::new(self.dialer.clone()).await?))
     }
 }
 

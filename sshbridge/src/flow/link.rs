@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Waker;
 use std::time::Duration;
@@ -24,7 +24,12 @@ pub(crate) struct Link {
     /// Reading was stopped by the budget.
     over_budget: Notify,
     throttled: AtomicBool,
+    /// How many answers are waited for that no data may hold up.
+    urgent: AtomicUsize,
     read: AtomicUsize,
+    /// Bytes that were read and written, of the transport.
+    received: AtomicU64,
+    sent: AtomicU64,
     reader: AtomicWaker,
     unused: CancellationToken,
     gone: CancellationToken,
@@ -48,6 +53,15 @@ impl Budget {
     const CHANNEL: usize = HIGH_WATER + 2 * WINDOW as usize;
     /// Fits 21 channels that are stalled at the same time. With more of them the stall rule frees memory.
     const CEILING: usize = 128 << 20;
+
+    /// Whether channels in this number may stay unread. A single one of a client's connection to a machine harms nobody;
+    /// on a server it may wait for what is behind its own input.
+    fn bears(self, channels: usize) -> bool {
+        match self {
+            Self::Fixed(_) => channels <= 1,
+            Self::PerChannel => channels == 0,
+        }
+    }
 
     fn bytes(self, channels: usize) -> usize {
         match self {
@@ -84,7 +98,10 @@ impl Link {
             spooled: Notify::new(),
             over_budget: Notify::new(),
             throttled: AtomicBool::new(false),
+            urgent: AtomicUsize::new(0),
             read: AtomicUsize::new(0),
+            received: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
             reader: AtomicWaker::new(),
             unused: CancellationToken::new(),
             gone: CancellationToken::new(),
@@ -153,15 +170,24 @@ impl Link {
         self.throttled.store(true, Ordering::Relaxed);
     }
 
-    /// Cuts the channels that hold input and have taken none for 5 s, whenever they keep the whole connection from
-    /// being read. Runs as long as the connection.
+    /// Reads on above the budget, by as much as may be on its way, until the result is dropped: what waits for an answer
+    /// of the peer may be what keeps the input from being taken.
+    pub(crate) fn read_urgently(&self) -> Urgent<'_> {
+        self.urgent.fetch_add(1, Ordering::AcqRel);
+        self.reader.wake();
+        Urgent(self)
+    }
+
+    /// Cuts the channels that hold input and have taken none for 5 s, whenever they keep another from being read. Runs as
+    /// long as the connection.
     pub(crate) async fn watch_stalls(&self) {
         loop {
             self.over_budget.notified().await;
             while self.is_over_budget() {
                 tokio::time::sleep(STALL_CHECK).await;
-                if self.is_over_budget() {
-                    for inbox in self.live_inboxes() {
+                let inboxes = self.live_inboxes();
+                if !self.budget.bears(inboxes.len()) && self.is_over_budget() {
+                    for inbox in inboxes {
                         inbox.cut_if_stalled(STALL_LIMIT);
                     }
                 }
@@ -170,7 +196,6 @@ impl Link {
     }
 
     /// Bytes that wait in inboxes.
-    #[cfg(test)]
     pub(crate) fn backlog(&self) -> usize {
         self.backlog.load(Ordering::Acquire)
     }
@@ -180,8 +205,15 @@ impl Link {
         self.read.load(Ordering::Relaxed)
     }
 
-    pub(super) fn count_read(&self) {
+    /// Bytes that came from the peer and that went to it.
+    pub(crate) fn traffic(&self) -> (u64, u64) {
+        let count = |bytes: &AtomicU64| bytes.load(Ordering::Relaxed);
+        (count(&self.received), count(&self.sent))
+    }
+
+    pub(super) fn count_read(&self, bytes: usize) {
         self.read.fetch_add(1, Ordering::Relaxed);
+        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     pub(super) fn add_backlog(&self, bytes: usize) {
@@ -264,12 +296,16 @@ impl Link {
     /// Uncounts what was written.
     pub(super) fn written(&self, bytes: usize) {
         self.outbound().writing -= bytes;
+        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
         self.room.notify_waiters();
         self.reader.wake();
     }
 
     fn is_over_budget(&self) -> bool {
-        let backlog = self.backlog.load(Ordering::Acquire);
+        let mut backlog = self.backlog.load(Ordering::Acquire);
+        if self.urgent.load(Ordering::Acquire) > 0 {
+            backlog = backlog.saturating_sub(URGENT);
+        }
         // Counting the channels takes a lock, and most connections never hold as much as one of them may.
         backlog > self.budget.bytes(1) && backlog > self.budget.bytes(self.live_inboxes().len())
     }
@@ -330,6 +366,18 @@ impl Drop for Handed {
         }
     }
 }
+
+/// Lets a connection be read above its budget.
+pub(crate) struct Urgent<'a>(&'a Link);
+
+impl Drop for Urgent<'_> {
+    fn drop(&mut self) {
+        self.0.urgent.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// How far an urgent answer may be behind data: what a peer and the network hold of a few channels' windows.
+const URGENT: usize = 16 << 20;
 
 /// How often a connection over its budget is looked at.
 const STALL_CHECK: Duration = Duration::from_millis(200);

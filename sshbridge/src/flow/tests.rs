@@ -132,6 +132,45 @@ async fn a_channel_that_takes_nothing_is_cut_when_it_keeps_others_from_being_rea
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stalled_channel_that_is_alone_is_left_alone() {
+    let (near, _far) = tokio::io::duplex(1024);
+    let (link, mut transport, _drain) = layer(near, Budget::Fixed(MIB));
+    let inbox = link.inbox();
+    for _ in 0..40 {
+        inbox.push_data(&[0; 32 << 10]);
+    }
+    let mut buf = [0; 1];
+    tokio::select! {
+        () = link.watch_stalls() => {}
+        _ = transport.read(&mut buf) => {}
+        () = tokio::time::sleep(Duration::from_secs(3600)) => {}
+    }
+    assert!(!inbox.cut().is_cancelled());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_urgent_answer_is_read_behind_data_that_nobody_takes() {
+    let (near, mut far) = tokio::io::duplex(1024);
+    let (link, mut transport, _drain) = layer(near, Budget::Fixed(MIB));
+    let inbox = link.inbox();
+    for _ in 0..40 {
+        inbox.push_data(&[0; 32 << 10]);
+    }
+    far.write_all(b"answer").await.unwrap();
+    let mut buf = [0; 6];
+    assert!(soon(transport.read(&mut buf)).await.is_err());
+    let urgent = link.read_urgently();
+    soon(transport.read_exact(&mut buf)).await.unwrap().unwrap();
+    // What is urgent has its bound, too.
+    for _ in 0..512 {
+        inbox.push_data(&[0; 32 << 10]);
+    }
+    far.write_all(b"answer").await.unwrap();
+    assert!(soon(transport.read(&mut buf)).await.is_err());
+    drop(urgent);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stalled_channel_within_the_budget_is_left_alone() {
     let (near, _far) = tokio::io::duplex(1024);
     let (link, mut transport, _drain) = layer(near, Budget::PerChannel);

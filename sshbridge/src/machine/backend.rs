@@ -12,14 +12,18 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::agent::AgentSocket;
+use super::forward::{self, Listeners, Offers};
 use super::input::{Input, LocalSink};
 use super::launch::{Program, launch};
 use super::output::{LocalSource, Output, Started};
 use super::platform::{self, Master, Signal, Terminal};
 use super::process::Process;
 use super::settings::LocalSettings;
+use super::sftp;
 use crate::backend::{
-    Backend, BackendChannel, BackendConn, BackendError, ChannelControl, ChannelRequest, PtyRequest,
+    Backend, BackendChannel, BackendConn, BackendError, BackendStream, ChannelControl,
+    ChannelRequest, Destination, IncomingSource, ListenAddress, PtyRequest,
 };
 
 /// Runs sessions on this machine.
@@ -30,7 +34,8 @@ use crate::backend::{
 /// itself, what it has written is delivered, then its status, then the end of output; what it left in the background
 /// lives on, as with sshd, but holds the channel no longer than [`LocalSettings::hold`].
 ///
-/// Subsystems are refused.
+/// The subsystem `sftp` is [`LocalFiles`](crate::sftp::LocalFiles) from the work directory on; there is no other. Ports and
+/// Unix sockets are forwarded in both directions, and so is an agent, whose socket is gone when its session is.
 #[derive(Clone)]
 pub struct LocalBackend {
     shared: Arc<Shared>,
@@ -60,8 +65,10 @@ impl fmt::Debug for LocalBackend {
 impl Backend for LocalBackend {
     async fn connect(&self) -> Result<Box<dyn BackendConn>, BackendError> {
         let closed = CancellationToken::new();
+        let work_dir = self.shared.settings.work_dir.clone();
         Ok(Box::new(LocalConn {
             shared: Arc::clone(&self.shared),
+            listeners: Listeners::new(work_dir, closed.child_token()),
             _open: closed.clone().drop_guard(),
             closed,
         }))
@@ -78,6 +85,7 @@ struct Shared {
 /// A client's sessions.
 struct LocalConn {
     shared: Arc<Shared>,
+    listeners: Listeners,
     closed: CancellationToken,
     /// Closes every channel when the connection is dropped.
     _open: DropGuard,
@@ -93,6 +101,8 @@ impl BackendConn for LocalConn {
         let control = LocalControl {
             shared: Arc::clone(&self.shared),
             session: Mutex::new(Session::Preparing(Preparation::new(input, started))),
+            offers: self.listeners.offers(),
+            agent: Mutex::new(None),
             closed: closed.clone(),
             _open: Arc::clone(&open),
         };
@@ -106,12 +116,32 @@ impl BackendConn for LocalConn {
             control: Box::new(control),
         })
     }
+
+    async fn open_stream(&self, destination: &Destination) -> Result<BackendStream, BackendError> {
+        let work_dir = &self.shared.settings.work_dir;
+        forward::connect(destination, work_dir, self.closed.child_token()).await
+    }
+
+    async fn listen(&self, address: &ListenAddress) -> Result<u16, BackendError> {
+        self.listeners.listen(address).await
+    }
+
+    async fn cancel(&self, address: &ListenAddress) -> Result<(), BackendError> {
+        self.listeners.cancel(address)
+    }
+
+    fn incoming(&self) -> Option<Box<dyn IncomingSource>> {
+        self.listeners.incoming()
+    }
 }
 
 /// The requests of a local session.
 struct LocalControl {
     shared: Arc<Shared>,
     session: Mutex<Session>,
+    offers: Offers,
+    /// Where the session finds its user's agent, for as long as it lasts.
+    agent: Mutex<Option<AgentSocket>>,
     closed: CancellationToken,
     /// Closes the channel when its last part is dropped.
     _open: Arc<DropGuard>,
@@ -155,6 +185,52 @@ impl LocalControl {
         Ok(())
     }
 
+    /// Starts the SFTP server of this program.
+    fn start_sftp(&self) -> Result<(), BackendError> {
+        let mut session = lock(&self.session);
+        session.preparing()?;
+        let started = sftp::start(&self.shared.settings);
+        let (subsystem, serving) = started.map_err(|error| {
+            tracing::warn!(%error, "the work directory cannot be opened");
+            BackendError::Refused
+        })?;
+        let preparation = session.take_preparation().ok_or(BackendError::Refused)?;
+        let (signals, _) = mpsc::channel(SIGNALS);
+        *session = Session::Running {
+            signals,
+            terminal: None,
+        };
+        let closed = self.closed.clone();
+        self.watch(async move {
+            tokio::select! {
+                () = closed.cancelled() => {}
+                () = serving => {}
+            }
+        });
+        // Who waits for input or output may be gone: then the channel is closing.
+        let _ = preparation.input.send(Input::Queue(subsystem.input));
+        let _ = preparation.started.send(Started::Served(subsystem.output));
+        Ok(())
+    }
+
+    /// Gives the session a socket to its user's agent, once.
+    fn forward_agent(&self) -> Result<(), BackendError> {
+        let mut session = lock(&self.session);
+        let preparation = session.preparing()?;
+        let mut agent = lock(&self.agent);
+        if agent.is_some() {
+            return Err(BackendError::Refused);
+        }
+        let socket = AgentSocket::new(self.offers.clone()).map_err(|error| {
+            tracing::warn!(%error, "no socket for a user's agent can be had");
+            BackendError::Refused
+        })?;
+        let path = socket.path().to_str().ok_or(BackendError::Refused)?;
+        preparation.set(AUTH_SOCK.to_owned(), path.to_owned())?;
+        *agent = Some(socket);
+        Ok(())
+    }
+
     /// Keeps a program's task with the backend, and lets go of those that are done.
     fn watch(&self, task: impl Future<Output = ()> + Send + 'static) {
         let mut processes = lock(&self.shared.processes);
@@ -170,6 +246,7 @@ impl ChannelControl for LocalControl {
             return Err(BackendError::Closed);
         }
         match request {
+            ChannelRequest::Agent => self.forward_agent(),
             ChannelRequest::Env { name, value } => {
                 lock(&self.session).preparing()?.set(name, value)
             }
@@ -182,7 +259,8 @@ impl ChannelControl for LocalControl {
             ChannelRequest::Pty(request) => lock(&self.session).preparing()?.attach(&request),
             ChannelRequest::Shell => self.start(Program::Shell),
             ChannelRequest::Signal(name) => lock(&self.session).signal(&name),
-            ChannelRequest::Subsystem(_) => Err(BackendError::Unsupported("subsystems")),
+            ChannelRequest::Subsystem(name) if name == SFTP => self.start_sftp(),
+            ChannelRequest::Subsystem(_) => Err(BackendError::Unsupported("this subsystem")),
             ChannelRequest::WindowChange(size) => {
                 let session = lock(&self.session);
                 let terminal = session.terminal().ok_or(BackendError::Refused)?;
@@ -317,6 +395,12 @@ const SIGNALS: usize = 16;
 /// How many bytes of environment a client may set, so that it cannot fill the memory: a quarter of what Linux gives to
 /// all arguments of a program.
 const ENV_SIZE: usize = 32 * 1024;
+
+/// The subsystem that there is.
+const SFTP: &str = "sftp";
+
+/// The variable by which programs find an agent.
+const AUTH_SOCK: &str = "SSH_AUTH_SOCK";
 
 /// What a variable costs beside its bytes.
 const ENV_OVERHEAD: usize = 64;

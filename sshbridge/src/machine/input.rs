@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::{Buf as _, Bytes};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::ChildStdin;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::platform::Master;
@@ -16,6 +16,8 @@ use crate::backend::{BackendError, ChannelSink};
 #[derive(Debug)]
 pub(super) enum Input {
     Pipe(ChildStdin),
+    /// A server in this program.
+    Queue(mpsc::Sender<Bytes>),
     Terminal(Arc<Master>),
 }
 
@@ -23,6 +25,11 @@ impl Input {
     async fn write(&mut self, mut data: Bytes) -> std::io::Result<()> {
         match self {
             Self::Pipe(stdin) => stdin.write_all(&data).await,
+            Self::Queue(_) if data.is_empty() => Ok(()),
+            Self::Queue(queue) => {
+                let sent = queue.send(data).await;
+                sent.map_err(|_| std::io::ErrorKind::BrokenPipe.into())
+            }
             Self::Terminal(master) => {
                 while data.has_remaining() {
                     let taken = master.write(&data).await?;

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::platform::{self, Master};
+use super::sftp::Served;
 use crate::backend::{ChannelEvent, ChannelSource};
 
 /// Where a program's output comes from.
@@ -48,6 +49,8 @@ pub(super) enum Started {
     Failed(Bytes),
     /// It runs.
     Running(Box<Output>),
+    /// It runs in this program.
+    Served(Served),
 }
 
 /// The output of a running program: both streams until their end, then the program's.
@@ -149,6 +152,7 @@ impl LocalSource {
         let (next, step) = match state {
             State::AwaitsProgram(started) => match started.await {
                 Ok(Started::Running(output)) => (State::Output(output), Step::Again),
+                Ok(Started::Served(served)) => (State::Served(served), Step::Again),
                 Ok(Started::Failed(line)) => (
                     State::Exit(Some(ChannelEvent::ExitStatus(CANNOT_START))),
                     Step::Event(ChannelEvent::Stderr(line)),
@@ -158,6 +162,13 @@ impl LocalSource {
             State::Output(output) => match output.next().await {
                 Some(event) => return Step::Event(event),
                 None => (State::Exit(output.program.take_exit()), Step::Again),
+            },
+            State::Served(served) => match served.responses.recv().await {
+                Some(piece) => return Step::Event(ChannelEvent::Data(piece)),
+                None => match (&mut served.exited).await {
+                    Ok(exit) => (State::Exit(Some(exit)), Step::Again),
+                    Err(_) => (State::Over, Step::Again),
+                },
             },
             State::Exit(exit) => match exit.take() {
                 Some(exit) => (State::Eof, Step::Event(exit)),
@@ -196,6 +207,7 @@ impl ChannelSource for LocalSource {
 enum State {
     AwaitsProgram(oneshot::Receiver<Started>),
     Output(Box<Output>),
+    Served(Served),
     /// Has how the program ended to tell, where that is known.
     Exit(Option<ChannelEvent>),
     Eof,

@@ -2,7 +2,8 @@
 //!
 //! Another system is added as a module with the same names: `Terminal` and `Master` (a terminal's two ends), `Group`
 //! (the processes of a session), `Signal`, `signal_named`, `exit_event`,
-//! `lead_session`, `login_name`, `unread`.
+//! `lead_session`, `login_name`, `unread`, `listen_privately` and `SocketPath` (a socket that is this user's
+//! alone), `user_name`, `group_name`, `login_variables`, `local_time`.
 
 #[cfg(unix)]
 mod unix;
@@ -12,5 +13,6 @@ compile_error!("the feature `machine` is built for Unix only");
 
 #[cfg(unix)]
 pub(crate) use self::unix::{
-    Group, Master, Signal, Terminal, exit_event, lead_session, login_name, signal_named, unread,
+    Group, Master, Signal, SocketPath, Terminal, exit_event, group_name, lead_session,
+    listen_privately, local_time, login_name, login_variables, signal_named, unread, user_name,
 };

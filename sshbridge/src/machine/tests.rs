@@ -324,7 +324,7 @@ async fn requests_out_of_their_order_are_refused() {
         refused(session.ask(ChannelRequest::WindowChange(size(1, 1))).await);
         assert!(matches!(
             session
-                .ask(ChannelRequest::Subsystem("sftp".to_owned()))
+                .ask(ChannelRequest::Subsystem("netconf".to_owned()))
                 .await,
             Err(BackendError::Unsupported(_))
         ));
@@ -568,6 +568,35 @@ async fn a_channel_without_a_program_just_closes() {
         drop(control);
         assert_eq!(source.next().await, None);
         assert!(matches!(sink.eof().await, Err(BackendError::Closed)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_subsystem_sftp_answers_and_ends_with_its_input() {
+    within(async {
+        for (input, answer, status) in [
+            (&[0, 0, 0, 5, 1, 0, 0, 0, 3][..], &[2, 0, 0, 0, 3][..], 0),
+            (b"not SFTP", b"", 255),
+        ] {
+            let mut session = Session::open().await;
+            let request = ChannelRequest::Subsystem("sftp".to_owned());
+            session.ask(request).await.unwrap();
+            let input = Bytes::copy_from_slice(input);
+            session.sink.data(input).await.unwrap();
+            // A server that has ended takes no end of input.
+            let _ = session.sink.eof().await;
+            let mut output = Vec::new();
+            let exit = loop {
+                let event = session.source.next().await.unwrap();
+                let ChannelEvent::Data(data) = event else {
+                    break event;
+                };
+                output.extend_from_slice(&data);
+            };
+            assert!(output.get(4..).unwrap_or_default().starts_with(answer));
+            assert_eq!(exit, ChannelEvent::ExitStatus(status));
+        }
     })
     .await;
 }

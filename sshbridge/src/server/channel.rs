@@ -6,18 +6,23 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{Opened, State};
+use super::events;
+use super::notice::Notices;
+use super::permit::Permitted;
 use super::protocol::{ClientChannel, Opening};
-use crate::auth::{Machine, Refusal};
+use crate::audit::{AuditKind, Outcome};
+use crate::auth::{Machine, Permission, Refusal};
 use crate::backend::{
     BackendError, ChannelControl, ChannelEvent, ChannelRequest, ChannelSink, ChannelSource,
 };
 use crate::flow::{Gone, Inbox, Link};
-use crate::server::{AcceptEnv, ServerConfig};
+use crate::server::AcceptEnv;
 
 /// A session channel of a client: what came from the client, and the machine's side of it.
 ///
 /// The SSH library's callbacks fill the inbox and make the requests; one task of the channel pumps both directions.
 pub(super) struct Channel {
+    id: u32,
     link: Arc<Link>,
     pub(super) inbox: Arc<Inbox>,
     /// Cancelled when the channel is closed, by either side.
@@ -26,6 +31,8 @@ pub(super) struct Channel {
     greeting: OnceLock<Bytes>,
     /// Something was started, or there is a greeting to write.
     started: Notify,
+    /// Cancelled when something was started on a terminal.
+    interactive: CancellationToken,
 }
 
 #[derive(Default)]
@@ -58,14 +65,16 @@ enum Output {
 }
 
 impl Channel {
-    pub(super) fn new(link: &Arc<Link>) -> Self {
+    pub(super) fn new(id: u32, link: &Arc<Link>) -> Self {
         Self {
+            id,
             link: link.clone(),
             inbox: link.inbox(),
             gone: link.gone().child_token(),
             state: Mutex::default(),
             greeting: OnceLock::new(),
             started: Notify::new(),
+            interactive: CancellationToken::new(),
         }
     }
 
@@ -86,24 +95,44 @@ impl Channel {
     }
 
     /// Makes a request of the machine. Whether it was granted.
-    pub(super) async fn request(&self, request: ChannelRequest, config: &ServerConfig) -> bool {
+    pub(super) async fn request(&self, request: ChannelRequest, connection: &State) -> bool {
+        let config = &connection.shared.config;
+        let Some(Permitted { request, original }) = connection.permit(request) else {
+            return false;
+        };
         if !self.admit(&request, config.accept_env) {
             return false;
         }
-        let starts = matches!(
-            request,
-            ChannelRequest::Shell | ChannelRequest::Exec(_) | ChannelRequest::Subsystem(_)
-        );
+        if let Some(original) = original
+            && let Ok(control) = self.control(&original)
+        {
+            // The machine may not take the variable; the command runs all the same.
+            self.ask(&*control, original, config.request_timeout).await;
+        }
+        let program = events::program(&request);
         let is_terminal = matches!(request, ChannelRequest::Pty(_));
-        if starts {
+        if program.is_some() {
             self.state().started = true;
         }
         let granted = match self.control(&request) {
             Ok(control) => self.ask(&*control, request, config.request_timeout).await,
             Err(granted) => granted,
         };
-        if starts {
-            self.state().started = granted;
+        if let Some(program) = program {
+            let terminal = {
+                let mut state = self.state();
+                state.started = granted;
+                state.terminal
+            };
+            connection.tell(|| AuditKind::Started {
+                channel: self.id,
+                program,
+                terminal,
+                outcome: Outcome::done_if(granted),
+            });
+            if granted && terminal {
+                self.interactive.cancel();
+            }
             self.started.notify_one();
         }
         if is_terminal {
@@ -112,12 +141,23 @@ impl Channel {
         granted
     }
 
+    /// Forwards the user's agent to what is started next, where the user may. Whether it is.
+    pub(super) async fn forward_agent(&self, connection: &State) -> bool {
+        if connection.forwarding().agent == Permission::Refused {
+            return false;
+        }
+        // The machine may have something to ask as soon as it answers.
+        connection.agent_forwarded();
+        self.request(ChannelRequest::Agent, connection).await
+    }
+
     /// Whether the request makes sense at this point of the channel (RFC 4254 §6), and is one that we pass on.
     fn admit(&self, request: &ChannelRequest, accept_env: AcceptEnv) -> bool {
         let mut state = self.state();
         match request {
             ChannelRequest::Signal(_) | ChannelRequest::WindowChange(_) => true,
-            ChannelRequest::Exec(_)
+            ChannelRequest::Agent
+            | ChannelRequest::Exec(_)
             | ChannelRequest::Pty(_)
             | ChannelRequest::Shell
             | ChannelRequest::Subsystem(_) => !state.started,
@@ -173,7 +213,7 @@ impl Channel {
 
     async fn refuse(&self, opening: Opening, connection: &State, refusal: &Refusal) {
         self.state().machine = Attached::Refusal;
-        let client = opening.accept(&self.link, &self.gone).await;
+        let client = opening.accept().await;
         let told = async {
             while !self.state().started {
                 self.started.notified().await;
@@ -189,11 +229,7 @@ impl Channel {
     }
 
     async fn bridge(&self, opening: Opening, connection: &State, opened: Opened) {
-        let Opened {
-            machine,
-            channel,
-            conn: _conn,
-        } = opened;
+        let Opened { machine, channel } = opened;
         let control: Arc<dyn ChannelControl> = Arc::from(channel.control);
         let variables = machine.env.iter().map(|(name, value)| {
             let (name, value) = (name.clone(), value.clone());
@@ -204,8 +240,10 @@ impl Channel {
             )
         });
         futures_util::future::join_all(variables).await;
+        let notices = connection.notices(&machine);
         self.state().machine = Attached::Machine(control, machine);
-        let client = opening.accept(&self.link, &self.gone).await;
+        let client = opening.accept().await;
+        connection.tell(|| AuditKind::SessionOpened { channel: self.id });
         tokio::select! {
             () = self.gone.cancelled() => {}
             () = self.inbox.cut().cancelled() => {
@@ -214,9 +252,10 @@ impl Channel {
             () = connection.ending().cancelled() => {
                 self.end_with(&client, &connection.farewell()).await;
             }
-            output = self.pump(&client, channel.sink, channel.source) => {
-                self.close(&client, output).await;
+            output = self.pump(&client, channel.sink, channel.source, connection) => {
+                self.close(&client, output, connection).await;
             }
+            () = self.give_notice(&client, notices, connection) => {}
         }
     }
 
@@ -225,13 +264,14 @@ impl Channel {
         client: &ClientChannel,
         sink: Box<dyn ChannelSink>,
         source: Box<dyn ChannelSource>,
+        connection: &State,
     ) -> Result<Output, Gone> {
         let input = async {
             self.pump_in(sink).await;
             std::future::pending().await
         };
         tokio::select! {
-            output = self.pump_out(client, source) => output,
+            output = self.pump_out(client, source, connection) => output,
             // The end of the client's input is not the end of the channel.
             never = input => never,
         }
@@ -263,6 +303,7 @@ impl Channel {
         &self,
         client: &ClientChannel,
         mut source: Box<dyn ChannelSource>,
+        connection: &State,
     ) -> Result<Output, Gone> {
         let mut reported = false;
         let mut greeted = false;
@@ -277,6 +318,9 @@ impl Channel {
                 client.data(greeting.clone()).await?;
             }
             let Some(event) = event else { continue };
+            if let Some(event) = &event {
+                connection.tell_exit(self.id, event);
+            }
             match event {
                 Some(ChannelEvent::Data(data)) => client.data(data).await?,
                 Some(ChannelEvent::Stderr(data)) => client.stderr(data).await?,
@@ -299,11 +343,27 @@ impl Channel {
         }
     }
 
-    async fn close(&self, client: &ClientChannel, output: Result<Output, Gone>) {
+    /// Tells whoever sits at a terminal that their time ends.
+    async fn give_notice(&self, client: &ClientChannel, mut notices: Notices, connection: &State) {
+        self.interactive.cancelled().await;
+        loop {
+            let sentence = connection.notice(notices.next().await);
+            let line = Bytes::from(format!("\r\n{sentence}\r\n"));
+            if client.stderr(line).await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    async fn close(
+        &self,
+        client: &ClientChannel,
+        output: Result<Output, Gone>,
+        connection: &State,
+    ) {
         match output {
             Ok(Output::Lost) => {
-                self.end_with(client, "the connection to the machine was lost")
-                    .await;
+                self.end_with(client, &connection.loss()).await;
             }
             Ok(Output::Reported) => {
                 let _ = client.eof().await;

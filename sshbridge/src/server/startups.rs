@@ -1,9 +1,11 @@
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+
+use super::sources::source;
 
 /// Counts the connections that have not logged in, in total and by source.
 pub(super) struct Startups {
@@ -26,7 +28,7 @@ struct Sources {
 }
 
 /// A connection that waits for a place.
-struct Waiting<'a>(&'a Counts);
+pub(super) struct Waiting<'a>(&'a Counts);
 
 /// The place of one connection that has not logged in.
 pub(super) struct Startup {
@@ -62,7 +64,7 @@ impl Startups {
     }
 
     /// As many may wait as may be admitted; a flood does not get to hold even that.
-    fn wait(&self) -> Option<Waiting<'_>> {
+    pub(super) fn wait(&self) -> Option<Waiting<'_>> {
         let mut sources = self.counts.sources();
         if sources.waiting >= self.total {
             return None;
@@ -110,16 +112,6 @@ impl Drop for Startup {
         }
         drop(sources);
         self.counts.freed.notify_waiters();
-    }
-}
-
-/// An IPv6 user has a /64, so that is what is counted.
-fn source(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => {
-            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)))
-        }
     }
 }
 

@@ -3,10 +3,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use russh::client::AuthResult;
+use russh::keys::ssh_key::certificate;
+use russh::keys::{Certificate, PrivateKey};
 use sshbridge::auth::{AuthRequest, Authorizer, Denied, Grant, Machine};
+use sshbridge::authorize::{KeyAuthorizer, KeyUser};
+use sshbridge::key::AuthorizedKey;
+use sshbridge::keysource::{KeySource, KeySourceError};
 use sshbridge::server::{ServeError, Server};
 
-use crate::support::{FakeBackend, Resolves, config, connect, new_key, pipe, try_key, within};
+use crate::support::{
+    FakeBackend, Resolves, config, connect, new_key, pipe, read_out, try_key, within,
+};
 
 /// Lets one key in, and counts how often it was asked.
 struct OneKey {
@@ -95,7 +103,7 @@ async fn a_key_that_is_offered_is_not_logged_in() {
         let answer = client
             .authenticate_publickey_with("user", key, None, &mut Stolen)
             .await;
-        assert!(!matches!(answer, Ok(russh::client::AuthResult::Success)));
+        assert!(!matches!(answer, Ok(AuthResult::Success)));
         assert!(authorizer.asked.load(Ordering::Relaxed) >= 1);
         assert!(client.channel_open_session().await.is_err());
     })
@@ -114,7 +122,7 @@ async fn other_methods_are_not_offered() {
                 .await
                 .unwrap(),
         ] {
-            let russh::client::AuthResult::Failure {
+            let AuthResult::Failure {
                 remaining_methods, ..
             } = answer
             else {
@@ -160,6 +168,124 @@ async fn a_client_that_speaks_no_ssh_ends_its_own_connection_only() {
                 .unwrap();
             assert!(served.await.unwrap().is_err());
         }
+    })
+    .await;
+}
+
+/// A gateway whose users are certified, and their authority.
+fn certified() -> (Server, PrivateKey) {
+    struct Authorities(AuthorizedKey);
+    #[async_trait]
+    impl KeySource for Authorities {
+        async fn keys(&self, _account: &str) -> Result<Vec<AuthorizedKey>, KeySourceError> {
+            Ok(vec![self.0.clone()])
+        }
+    }
+    let authority = PrivateKey::clone(&new_key());
+    let line = authority.public_key().to_openssh().unwrap();
+    let authorizer = KeyAuthorizer::new([KeyUser::new("anna").with_principal("anna@here")])
+        .with_authorities(Arc::new(Authorities(line.parse().unwrap())));
+    let machine = Machine::new("fake", Arc::new(FakeBackend));
+    let mut config = config();
+    config.max_offers = 10;
+    let server = Server::new(
+        config,
+        Arc::new(authorizer),
+        Arc::new(Resolves(Ok(machine))),
+    );
+    (server, authority)
+}
+
+/// What `authority` says of `key`: it is `principal`'s, with this critical option.
+fn certify(
+    authority: &PrivateKey,
+    key: &PrivateKey,
+    principal: &str,
+    critical: Option<(&str, &str)>,
+) -> Certificate {
+    let key = key.public_key().key_data().clone();
+    let mut builder = certificate::Builder::new(vec![7; 16], key, 0, u64::MAX).unwrap();
+    builder.valid_principal(principal).unwrap();
+    if let Some((name, value)) = critical {
+        builder.critical_option(name, value).unwrap();
+    }
+    builder.sign(authority).unwrap()
+}
+
+#[tokio::test]
+async fn a_certificate_of_a_configured_authority_logs_in() {
+    within(async {
+        let (server, authority) = certified();
+        let key = new_key();
+        let log_in = async |certificate: Certificate, key: Arc<PrivateKey>| {
+            let mut client = connect(&server).await;
+            let answer = client.authenticate_openssh_cert("anything", key, certificate);
+            let is_in = matches!(answer.await, Ok(AuthResult::Success));
+            (client, is_in)
+        };
+        let anna = certify(&authority, &key, "anna@here", None);
+        assert!(log_in(anna.clone(), key.clone()).await.1);
+        // Somebody else's principal, authority or key, and an option that nobody enforces.
+        let otto = certify(&authority, &key, "otto@here", None);
+        assert!(!log_in(otto, key.clone()).await.1);
+        let other = certify(&new_key(), &key, "anna@here", None);
+        assert!(!log_in(other, key.clone()).await.1);
+        assert!(!log_in(anna, new_key()).await.1);
+        let unknown = certify(&authority, &key, "anna@here", Some(("verify-required", "")));
+        assert!(!log_in(unknown, key.clone()).await.1);
+        let mut client = connect(&server).await;
+        assert!(
+            !try_key(&mut client, "anything", &key).await,
+            "it has no certificate"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_certificate_forces_its_command_and_refuses_a_terminal() {
+    within(async {
+        let (server, authority) = certified();
+        let key = new_key();
+        let forced = Some(("force-command", "log"));
+        let certificate = certify(&authority, &key, "anna@here", forced);
+        let mut client = connect(&server).await;
+        let answer = client.authenticate_openssh_cert("anything", key, certificate);
+        assert!(matches!(answer.await, Ok(AuthResult::Success)));
+        let mut channel = client.channel_open_session().await.unwrap();
+        channel
+            .request_pty(true, "xterm", 80, 24, 0, 0, &[])
+            .await
+            .unwrap();
+        channel.exec(true, "exit 1").await.unwrap();
+        let seen = read_out(&mut channel).await;
+        assert_eq!(seen.order.first(), Some(&"failure"), "no terminal");
+        assert_eq!(seen.status, Some(0));
+        let told = String::from_utf8(seen.stdout).unwrap();
+        assert_eq!(told, "SSH_ORIGINAL_COMMAND=exit 1\n");
+        let unused = client.channel_open_direct_tcpip("localhost", 1, "", 0);
+        assert!(unused.await.is_err(), "nor forwarding");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn keys_that_are_proven_in_vain_count_as_offers_where_certificates_are_taken() {
+    within(async {
+        let (server, authority) = certified();
+        let key = new_key();
+        let certificate = certify(&authority, &key, "anna@here", None);
+        let mut client = connect(&server).await;
+        for _ in 0..8 {
+            assert!(!try_key(&mut client, "anything", &new_key()).await);
+        }
+        let answer = client.authenticate_openssh_cert("anything", key, certificate);
+        assert!(matches!(answer.await, Ok(AuthResult::Success)));
+        let mut client = connect(&server).await;
+        for _ in 0..20 {
+            assert!(!try_key(&mut client, "anything", &new_key()).await);
+        }
+        assert!(client.is_closed());
     })
     .await;
 }

@@ -1,13 +1,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use russh::ChannelMsg;
 use sshbridge::auth::{Machine, Refusal};
-use sshbridge::backend::ssh::SshBackend;
+use sshbridge::backend::ssh::{SshBackend, SshDialer, SshTarget};
 use sshbridge::backend::{Backend, BackendError, ChannelEvent, ChannelRequest};
 use sshbridge::hostkey::HostKeys;
 use sshbridge::server::Server;
-use tokio_util::sync::CancellationToken;
 
 use crate::support::{
     Anybody, Dials, FakeBackend, Resolves, backend_to, config, log_in, read_out, run, server,
@@ -196,12 +196,9 @@ async fn a_refusal_is_read_by_the_user() {
 async fn a_machine_that_cannot_be_reached_is_named() {
     within(async {
         struct Down;
-        #[async_trait::async_trait]
-        impl sshbridge::backend::ssh::SshDialer for Down {
-            async fn dial(
-                &self,
-                _key: &str,
-            ) -> Result<sshbridge::backend::ssh::SshTarget, BackendError> {
+        #[async_trait]
+        impl SshDialer for Down {
+            async fn dial(&self, _key: &str) -> Result<SshTarget, BackendError> {
                 let refused = std::io::ErrorKind::ConnectionRefused;
                 Err(BackendError::Unreachable(refused.into()))
             }
@@ -214,6 +211,46 @@ async fn a_machine_that_cannot_be_reached_is_named() {
             "m-1: the machine cannot be reached: connection refused\n"
         );
         assert_eq!(seen.status, Some(255));
+    })
+    .await;
+}
+
+/// A machine that is not reached, or is and says nothing.
+#[derive(Clone, Copy)]
+enum Mute {
+    Dialled,
+    Reached,
+}
+
+#[async_trait]
+impl SshDialer for Mute {
+    async fn dial(&self, _authorized_key: &str) -> Result<SshTarget, BackendError> {
+        let (near, far) = tokio::io::duplex(1 << 10);
+        match self {
+            Self::Dialled => std::future::pending().await,
+            Self::Reached => {
+                tokio::spawn(async move {
+                    let _far = far;
+                    std::future::pending::<()>().await;
+                });
+                Ok(SshTarget::new(near, "user"))
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_machine_that_says_nothing_is_given_up() {
+    within(async {
+        for mute in [Mute::Dialled, Mute::Reached] {
+            let machine = Machine::new("far", Arc::new(SshBackend::new(Arc::new(mute))));
+            let mut config = config();
+            config.connect_timeout = Duration::from_millis(50);
+            let seen = run(&server_with(config, machine), "echo").await;
+            assert_eq!(seen.status, Some(255));
+            let said = String::from_utf8(seen.stderr).unwrap();
+            assert!(said.contains("did not answer in time"), "{said}");
+        }
     })
     .await;
 }
@@ -314,16 +351,15 @@ async fn the_machines_environment_comes_first() {
 #[tokio::test]
 async fn the_end_of_a_right_cuts_the_session_with_a_sentence() {
     within(async {
-        let mut machine = Machine::new("m-1", Arc::new(FakeBackend));
-        machine.ended = CancellationToken::new();
-        let ended = machine.ended.clone();
+        let machine = Machine::new("m-1", Arc::new(FakeBackend));
+        let tenure = machine.tenure.clone();
         let client = log_in(&server_with(config(), machine)).await;
         let mut channel = client.channel_open_session().await.unwrap();
         channel.exec(true, "cat").await.unwrap();
         assert!(matches!(channel.wait().await, Some(ChannelMsg::Success)));
-        ended.cancel();
+        tenure.end("m-1 was destroyed");
         let seen = read_out(&mut channel).await;
-        assert_eq!(seen.stderr, b"your right to use m-1 has ended\n");
+        assert_eq!(seen.stderr, b"m-1 was destroyed\n");
         assert_eq!(seen.status, Some(255));
         // The connection goes as well.
         let _ = client.await;
@@ -334,9 +370,8 @@ async fn the_end_of_a_right_cuts_the_session_with_a_sentence() {
 #[tokio::test]
 async fn a_last_sentence_on_a_terminal_returns_the_carriage() {
     within(async {
-        let mut machine = Machine::new("m-1", Arc::new(FakeBackend));
-        machine.ended = CancellationToken::new();
-        let ended = machine.ended.clone();
+        let machine = Machine::new("m-1", Arc::new(FakeBackend));
+        let tenure = machine.tenure.clone();
         let client = log_in(&server_with(config(), machine)).await;
         let mut channel = client.channel_open_session().await.unwrap();
         let pty = || channel.request_pty(true, "xterm", 80, 24, 0, 0, &[]);
@@ -350,9 +385,9 @@ async fn a_last_sentence_on_a_terminal_returns_the_carriage() {
                 other => panic!("{other:?}"),
             }
         }
-        ended.cancel();
+        tenure.end("m-1 was destroyed");
         let seen = read_out(&mut channel).await;
-        assert_eq!(seen.stderr, b"your right to use m-1 has ended\r\n");
+        assert_eq!(seen.stderr, b"m-1 was destroyed\r\n");
     })
     .await;
 }

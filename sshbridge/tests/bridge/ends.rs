@@ -7,7 +7,9 @@ use russh::ChannelMsg;
 use russh::client::{Handle, Msg};
 use sshbridge::auth::{AuthRequest, Authorizer, Denied, Grant, Machine};
 use sshbridge::backend::ssh::{SshBackend, SshDialer, SshTarget, Stream};
-use sshbridge::backend::{Backend, BackendConn, BackendError};
+use sshbridge::backend::{
+    Backend, BackendChannel, BackendConn, BackendError, ChannelControl, ChannelRequest,
+};
 use sshbridge::server::Server;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -86,10 +88,12 @@ async fn a_grant_that_ends_cuts_the_session_with_a_sentence() {
     .await;
 }
 
-/// The fake machine, which tells when a connection to it is given up.
+/// The fake machine, which tells when a channel on it is given up.
 struct Watched(Arc<Notify>);
 
 struct WatchedConn(Box<dyn BackendConn>, Arc<Notify>);
+
+struct WatchedControl(Box<dyn ChannelControl>, Arc<Notify>);
 
 #[async_trait]
 impl Backend for Watched {
@@ -101,12 +105,21 @@ impl Backend for Watched {
 
 #[async_trait]
 impl BackendConn for WatchedConn {
-    async fn open_session(&self) -> Result<sshbridge::backend::BackendChannel, BackendError> {
-        self.0.open_session().await
+    async fn open_session(&self) -> Result<BackendChannel, BackendError> {
+        let mut channel = self.0.open_session().await?;
+        channel.control = Box::new(WatchedControl(channel.control, self.1.clone()));
+        Ok(channel)
     }
 }
 
-impl Drop for WatchedConn {
+#[async_trait]
+impl ChannelControl for WatchedControl {
+    async fn request(&self, request: ChannelRequest) -> Result<(), BackendError> {
+        self.0.request(request).await
+    }
+}
+
+impl Drop for WatchedControl {
     fn drop(&mut self) {
         self.1.notify_one();
     }
@@ -224,4 +237,89 @@ async fn connections_that_do_not_log_in_are_limited_and_make_room() {
         }
     })
     .await;
+}
+
+fn after(seconds: u64) -> Instant {
+    (tokio::time::Instant::now() + Duration::from_secs(seconds)).into_std()
+}
+
+#[tokio::test(start_paused = true)]
+async fn terminals_are_told_of_the_end_before_it_comes() {
+    let machine = Machine::new("m-1", Arc::new(FakeBackend));
+    let tenure = machine.tenure.clone();
+    tenure.set_end(after(3600));
+    let client = log_in(&server_with(config(), machine)).await;
+    let mut terminal = client.channel_open_session().await.unwrap();
+    let pty = terminal.request_pty(true, "xterm", 80, 24, 0, 0, &[]);
+    pty.await.unwrap();
+    terminal.exec(true, "deaf").await.unwrap();
+    let mut command = client.channel_open_session().await.unwrap();
+    command.exec(true, "deaf").await.unwrap();
+    let start = tokio::time::Instant::now();
+    let line = loop {
+        if let Some(ChannelMsg::ExtendedData { data, .. }) = terminal.wait().await {
+            break data;
+        }
+    };
+    assert_eq!(line, "\r\nyour right to use m-1 ends in 5 minutes\r\n");
+    let elapsed = start.elapsed().as_secs();
+    assert!((3298..=3300).contains(&elapsed), "{elapsed}");
+
+    // It is put off, which a second notice tells in its time.
+    tenure.set_end(after(1000));
+    let seen = read_out(&mut terminal).await;
+    assert_eq!(
+        String::from_utf8_lossy(&seen.stderr),
+        "\r\nyour right to use m-1 ends in 5 minutes\r\nyour right to use m-1 has ended\r\n"
+    );
+    assert_eq!(seen.status, Some(255));
+    let elapsed = start.elapsed().as_secs();
+    assert!((4297..=4301).contains(&elapsed), "{elapsed}");
+    let seen = read_out(&mut command).await;
+    assert_eq!(seen.stderr, b"your right to use m-1 has ended\n");
+    assert_eq!(seen.status, Some(255));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_begins_near_the_end_is_told_at_once() {
+    let machine = Machine::new("m-1", Arc::new(FakeBackend));
+    machine.tenure.set_end(after(100));
+    let client = log_in(&server_with(config(), machine)).await;
+    let mut terminal = client.channel_open_session().await.unwrap();
+    let pty = terminal.request_pty(true, "xterm", 80, 24, 0, 0, &[]);
+    pty.await.unwrap();
+    terminal.exec(true, "deaf").await.unwrap();
+    let start = tokio::time::Instant::now();
+    while !matches!(terminal.wait().await, Some(ChannelMsg::ExtendedData { .. })) {}
+    assert!(start.elapsed().as_secs() < 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_holds_on_to_a_machine_by_reading_nothing() {
+    let machine = Machine::new("m-1", Arc::new(FakeBackend));
+    let tenure = machine.tenure.clone();
+    let (stream, served) = pipe(&server_with(config(), machine), 4 << 10);
+    let (near, far) = tokio::io::duplex(4 << 10);
+    let (stopped, between) = (CancellationToken::new(), CancellationToken::new());
+    let halt = (stopped.clone(), between.clone());
+    let _copy = tokio::spawn(async move {
+        let (mut far, mut stream) = (far, stream);
+        tokio::select! {
+            _ = tokio::io::copy_bidirectional(&mut far, &mut stream) => {}
+            () = halt.0.cancelled() => halt.1.cancelled().await,
+        }
+    });
+    let connected = russh::client::connect_stream(Arc::default(), near, Trusting);
+    let mut client = connected.await.unwrap();
+    assert!(try_key(&mut client, "user", &new_key()).await);
+    let mut channel = client.channel_open_session().await.unwrap();
+    channel.exec(true, "flood").await.unwrap();
+    while !matches!(channel.wait().await, Some(ChannelMsg::Data { .. })) {}
+    // From here on nobody reads what the server sends.
+    stopped.cancel();
+    tenure.end("it was destroyed");
+    let end = tokio::time::Instant::now();
+    let _ = served.await.unwrap();
+    let elapsed = end.elapsed().as_secs();
+    assert!(elapsed < 10, "{elapsed}");
 }

@@ -6,8 +6,10 @@
     reason = "tests look at what they are about"
 )]
 
+mod audit;
 mod auth;
 mod channels;
 mod ends;
 mod flow;
+mod jump;
 mod support;

@@ -265,6 +265,7 @@ impl ChannelControl for FakeControl {
             ChannelRequest::Exec(command) => String::from_utf8_lossy(&command).into_owned(),
             ChannelRequest::Shell => "shell".to_owned(),
             ChannelRequest::Subsystem(name) => format!("subsystem {name}"),
+            ChannelRequest::Agent => return Err(BackendError::Unsupported("agents")),
             ChannelRequest::Env { name, value } => {
                 state.log += &format!("{name}={value}\n");
                 return Ok(());

@@ -1,31 +1,29 @@
-//! The only place that names the client side of russh.
+//! The only place that names the client side of russh: here its connections, in `channel` what is on them, in `handler` its
+//! callbacks.
+
+mod channel;
+mod handler;
 
 use std::borrow::Cow;
-use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use bytes::Bytes;
-use russh::client::{AuthResult, ChannelOpenHandle, Handle, Msg, Session};
-use russh::keys::{
-    Algorithm, PrivateKey, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate,
-};
-use russh::{
-    Channel, ChannelId, ChannelOpenFailure, ChannelWriteHalf, Preferred, Pty, Sig, SshId, cipher,
-};
-use tokio::sync::oneshot;
+use russh::client::{AuthResult, Handle};
+use russh::keys::{Algorithm, PrivateKey, PrivateKeyWithHashAlg, PublicKey};
+use russh::{ChannelOpenFailure, Preferred, SshId, cipher};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use self::handler::Handler;
 use super::SshTarget;
+use super::ports::Ports;
 use crate::backend::{
-    BackendChannel, BackendConn, BackendError, ChannelControl, ChannelEvent, ChannelRequest,
-    ChannelSink, ChannelSource,
+    BackendChannel, BackendError, BackendStream, Destination, Incoming, ListenAddress, Originator,
 };
-use crate::flow::{self, Budget, Inbox, Link, WINDOW};
-use crate::signal;
+use crate::flow::{self, Budget, Link, WINDOW};
 
 /// A key pair for one connection.
 pub(super) struct OneTimeKey {
@@ -46,486 +44,210 @@ impl OneTimeKey {
     }
 }
 
-/// Logs in to an SSH server.
-pub(super) async fn connect(target: SshTarget, key: OneTimeKey) -> Result<SshConn, BackendError> {
-    let host_key = match target.host_key.as_deref().map(PublicKey::from_openssh) {
-        Some(Ok(key)) => Some(key),
-        Some(Err(_)) => return Err(BackendError::HostKeyMismatch),
-        None => None,
-    };
-    let (link, transport, drain) = flow::layer(target.stream, Budget::Fixed(BUDGET));
-    let drain = AbortOnDropHandle::new(tokio::spawn(async move {
-        if let Err(error) = drain.run().await {
-            tracing::debug!(%error, "the stream to a machine broke");
-        }
-    }));
-    let ports = Arc::new(Ports::new(link.clone()));
-    let handler = Handler {
-        host_key,
-        ports: ports.clone(),
-    };
-    let connected = russh::client::connect_stream(Arc::new(config()), transport, handler).await;
-    let mut handle = connected.map_err(|error| {
-        if matches!(error, russh::Error::UnknownKey) {
-            BackendError::HostKeyMismatch
-        } else {
-            unreachable(error)
-        }
-    })?;
-    let key = PrivateKeyWithHashAlg::new(Arc::new(key.key), None);
-    match handle.authenticate_publickey(target.user, key).await {
-        Ok(AuthResult::Success) => {}
-        Ok(AuthResult::Failure { .. }) if !ports.gone.is_cancelled() => {
-            return Err(unreachable("its SSH server refuses the key made for it"));
-        }
-        Ok(AuthResult::Failure { .. }) | Err(_) => return Err(BackendError::Closed),
-    }
-    let handle = Arc::new(handle);
-    let keepalive = AbortOnDropHandle::new(tokio::spawn(keep_alive(handle.clone(), link.clone())));
-    Ok(SshConn {
-        handle,
-        ports,
-        link,
-        _drain: drain,
-        _keepalive: keepalive,
-    })
-}
-
 /// A connection to a machine's SSH server.
-pub(super) struct SshConn {
+pub(super) struct Login {
     handle: Arc<Handle<Handler>>,
     ports: Arc<Ports>,
-    link: Arc<Link>,
+    opened: AtomicUsize,
+    /// Streams that the machine has not opened yet.
+    opening: Arc<AtomicUsize>,
     _drain: AbortOnDropHandle<()>,
     _keepalive: AbortOnDropHandle<()>,
 }
 
-#[async_trait]
-impl BackendConn for SshConn {
-    async fn open_session(&self) -> Result<BackendChannel, BackendError> {
-        let channel = match self.handle.channel_open_session().await {
-            Ok(channel) => channel,
-            Err(russh::Error::ChannelOpenFailure(_)) => return Err(BackendError::Refused),
-            Err(_) => return Err(BackendError::Closed),
+impl Login {
+    /// Logs in to an SSH server, until `closed` is cancelled. What it opens by itself goes to `incoming`.
+    pub(super) async fn new(
+        target: SshTarget,
+        key: OneTimeKey,
+        incoming: mpsc::Sender<Incoming>,
+        closed: CancellationToken,
+    ) -> Result<Self, BackendError> {
+        let host_key = match target.host_key.as_deref().map(PublicKey::from_openssh) {
+            Some(Ok(key)) => Some(key),
+            Some(Err(_)) => return Err(BackendError::HostKeyMismatch),
+            None => None,
         };
-        let port = self.ports.port(channel.id());
-        // Without its read half russh never waits for us with what it has read.
-        let (_, write) = channel.split();
-        let half = Arc::new(Half {
-            write,
-            port: port.clone(),
-            link: self.link.clone(),
+        let (link, transport, drain) = flow::layer(target.stream, Budget::Fixed(BUDGET));
+        let drain = AbortOnDropHandle::new(tokio::spawn(async move {
+            if let Err(error) = drain.run().await {
+                tracing::debug!(%error, "the stream to a machine broke");
+            }
+        }));
+        let ports = Arc::new(Ports::new(link.clone(), incoming));
+        let handler = Handler {
+            host_key,
+            ports: ports.clone(),
+        };
+        let connected = russh::client::connect_stream(Arc::new(config()), transport, handler).await;
+        let mut handle = connected.map_err(|error| {
+            if matches!(error, russh::Error::UnknownKey) {
+                BackendError::HostKeyMismatch
+            } else {
+                unreachable(error)
+            }
+        })?;
+        let key = PrivateKeyWithHashAlg::new(Arc::new(key.key), None);
+        match handle.authenticate_publickey(target.user, key).await {
+            Ok(AuthResult::Success) => {}
+            Ok(AuthResult::Failure { .. }) if !ports.gone.is_cancelled() => {
+                return Err(unreachable("its SSH server refuses the key made for it"));
+            }
+            Ok(AuthResult::Failure { .. }) | Err(_) => return Err(BackendError::Closed),
+        }
+        let handle = Arc::new(handle);
+        let watched = handle.clone();
+        let keepalive = AbortOnDropHandle::new(tokio::spawn(async move {
+            tokio::select! {
+                () = closed.cancelled() => link.kill(),
+                () = keep_alive(watched, link.clone()) => {}
+            }
+        }));
+        Ok(Self {
+            handle,
+            ports,
+            opened: AtomicUsize::new(0),
+            opening: Arc::default(),
+            _drain: drain,
+            _keepalive: keepalive,
+        })
+    }
+
+    /// From here on the connection carries streams that know nothing of each other: one that is not read is cut where it
+    /// keeps others from being read.
+    pub(super) fn share(&self) {
+        let (link, gone) = (self.ports.link.clone(), self.ports.gone.clone());
+        self.ports.spawn(async move {
+            tokio::select! {
+                () = link.watch_stalls() => {}
+                () = gone.cancelled() => {}
+            }
         });
-        Ok(BackendChannel {
-            sink: Box::new(Sink(half.clone())),
-            source: Box::new(Source(port)),
-            control: Box::new(Control(half)),
-        })
-    }
-}
-
-impl Drop for SshConn {
-    fn drop(&mut self) {
-        self.link.kill();
-    }
-}
-
-/// The channels of a connection, as russh's callbacks find them.
-struct Ports {
-    link: Arc<Link>,
-    by_id: Mutex<HashMap<ChannelId, Arc<Port>>>,
-    /// Cancelled when the connection is over.
-    gone: CancellationToken,
-}
-
-/// What comes from the machine on one channel.
-struct Port {
-    inbox: Arc<Inbox>,
-    /// Who waits for the answers to requests, in the order of the requests (RFC 4254 §5.4).
-    waiting: Mutex<VecDeque<oneshot::Sender<bool>>>,
-    /// Cancelled when the channel is closed.
-    gone: CancellationToken,
-}
-
-impl Ports {
-    fn new(link: Arc<Link>) -> Self {
-        let gone = link.gone().child_token();
-        Self {
-            link,
-            by_id: Mutex::default(),
-            gone,
-        }
     }
 
-    /// The port of a channel: what comes from the machine may be here before whoever opened the channel.
-    fn port(&self, id: ChannelId) -> Arc<Port> {
-        let new = || {
-            Arc::new(Port {
-                inbox: self.link.inbox(),
-                waiting: Mutex::default(),
-                gone: self.gone.child_token(),
-            })
-        };
-        let port = self.by_id().entry(id).or_insert_with(new).clone();
-        if self.gone.is_cancelled() {
-            port.close();
-        }
-        port
+    /// Opens a session, which keeps the connection and ends it.
+    pub(super) async fn open_session(self: Arc<Self>) -> Result<BackendChannel, BackendError> {
+        let channel = self.handle.channel_open_session().await.map_err(refused)?;
+        Ok(channel::session(self, channel))
     }
 
-    fn by_id(&self) -> MutexGuard<'_, HashMap<ChannelId, Arc<Port>>> {
-        self.by_id.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Port {
-    fn expect_answer(&self) -> oneshot::Receiver<bool> {
-        let (answer, answered) = oneshot::channel();
-        self.waiting().push_back(answer);
-        answered
-    }
-
-    fn answer(&self, granted: bool) {
-        let waiting = self.waiting().pop_front();
-        if let Some(waiting) = waiting {
-            // Whoever asked may have lost patience.
-            let _ = waiting.send(granted);
-        }
-    }
-
-    fn close(&self) {
-        self.inbox.close();
-        self.gone.cancel();
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, VecDeque<oneshot::Sender<bool>>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The direction to the machine on one channel.
-struct Half {
-    write: ChannelWriteHalf<Msg>,
-    port: Arc<Port>,
-    link: Arc<Link>,
-}
-
-impl Half {
-    /// Runs `work` as long as the channel lasts. What is done counts even where the channel ended in the same moment: a
-    /// command that is short is answered and over at once.
-    async fn while_open<T>(
+    /// Opens a stream, which closes itself.
+    pub(super) async fn open_stream(
         &self,
-        work: impl Future<Output = Result<T, BackendError>> + Send,
-    ) -> Result<T, BackendError> {
-        tokio::select! {
-            biased;
-            result = work => result,
-            () = self.port.gone.cancelled() => Err(BackendError::Closed),
-        }
-    }
-
-    async fn send(&self, request: ChannelRequest) -> Result<(), russh::Error> {
-        let write = &self.write;
-        match request {
-            ChannelRequest::Env { name, value } => write.set_env(true, name, value).await,
-            ChannelRequest::Exec(command) => write.exec(true, command).await,
-            ChannelRequest::Pty(pty) => {
-                let known = pty.modes.iter();
-                let known = known.filter_map(|(mode, value)| Some((Pty::from_u8(*mode)?, *value)));
-                let modes: Vec<_> = known.collect();
-                let size = pty.size;
-                write
-                    .request_pty(
-                        true,
-                        &pty.term,
-                        size.columns,
-                        size.rows,
-                        size.width_pixels,
-                        size.height_pixels,
-                        &modes,
-                    )
-                    .await
-            }
-            ChannelRequest::Shell => write.request_shell(true).await,
-            ChannelRequest::Signal(name) => write.signal(signal::from_name(name)).await,
-            ChannelRequest::Subsystem(name) => write.request_subsystem(true, name).await,
-            ChannelRequest::WindowChange(size) => {
-                write
-                    .window_change(
-                        size.columns,
-                        size.rows,
-                        size.width_pixels,
-                        size.height_pixels,
-                    )
-                    .await
-            }
-        }
-    }
-}
-
-struct Sink(Arc<Half>);
-
-#[async_trait]
-impl ChannelSink for Sink {
-    async fn data(&mut self, mut data: Bytes) -> Result<(), BackendError> {
-        let half = &self.0;
-        half.while_open(async {
-            while !data.is_empty() {
-                let piece = data.split_to(data.len().min(PIECE));
-                let piece = half.link.reserve(piece, &half.port.gone).await;
-                let piece = piece.map_err(|_| BackendError::Closed)?;
-                let sent = half.write.data_bytes(piece).await;
-                sent.map_err(|_| BackendError::Closed)?;
-            }
-            Ok(())
-        })
-        .await
-    }
-
-    async fn eof(&mut self) -> Result<(), BackendError> {
-        let half = &self.0;
-        half.while_open(async { half.write.eof().await.map_err(|_| BackendError::Closed) })
-            .await
-    }
-}
-
-struct Source(Arc<Port>);
-
-#[async_trait]
-impl ChannelSource for Source {
-    async fn next(&mut self) -> Option<ChannelEvent> {
-        self.0.inbox.take().await
-    }
-}
-
-struct Control(Arc<Half>);
-
-#[async_trait]
-impl ChannelControl for Control {
-    async fn request(&self, request: ChannelRequest) -> Result<(), BackendError> {
-        let half = &self.0;
-        let unanswered = matches!(
-            request,
-            ChannelRequest::Signal(_) | ChannelRequest::WindowChange(_)
-        );
-        half.while_open(async {
-            let answered = (!unanswered).then(|| half.port.expect_answer());
-            let sent = half.send(request).await;
-            sent.map_err(|_| BackendError::Closed)?;
-            let Some(answered) = answered else {
-                return Ok(());
+        destination: &Destination,
+    ) -> Result<BackendStream, BackendError> {
+        self.opened.fetch_add(1, Ordering::Relaxed);
+        let opening = Opening::new(&self.opening);
+        let (opened, awaited) = oneshot::channel();
+        let (handle, ports) = (self.handle.clone(), self.ports.clone());
+        let destination = destination.clone();
+        // A task of its own: whoever waits may lose patience, and what is opened then must still be closed.
+        self.ports.spawn(async move {
+            let channel = match destination {
+                Destination::Tcp {
+                    host,
+                    port,
+                    originator,
+                } => {
+                    let Originator {
+                        address,
+                        port: from,
+                    } = originator;
+                    let port = port.into();
+                    handle
+                        .channel_open_direct_tcpip(host, port, address, from)
+                        .await
+                }
+                Destination::Unix { path } => handle.channel_open_direct_streamlocal(path).await,
             };
-            match answered.await {
-                Ok(true) => Ok(()),
-                Ok(false) => Err(BackendError::Refused),
-                Err(_) => Err(BackendError::Closed),
-            }
-        })
-        .await
+            let stream = channel.map_err(refused).map(|channel| {
+                let id = channel.id().into();
+                channel::stream(&ports, id, channel.split().1)
+            });
+            drop(opening);
+            let _ = opened.send(stream);
+        });
+        awaited.await.map_err(|_| BackendError::Closed)?
     }
-}
 
-/// russh's callbacks of one connection.
-struct Handler {
-    host_key: Option<PublicKey>,
-    ports: Arc<Ports>,
-}
-
-impl Drop for Handler {
-    /// russh drops the handler when the connection is over, however it ended.
-    fn drop(&mut self) {
-        self.ports.gone.cancel();
-        for (_, port) in self.ports.by_id().drain() {
-            port.close();
+    /// Lets the machine listen; the real port.
+    pub(super) async fn listen(&self, address: &ListenAddress) -> Result<u16, BackendError> {
+        let _urgent = self.ports.link.read_urgently();
+        match address {
+            ListenAddress::Tcp { host, port } => {
+                let chosen = self.handle.tcpip_forward(host, u32::from(*port)).await;
+                match chosen.map_err(denied)? {
+                    0 if *port == 0 => Err(BackendError::Refused),
+                    0 => Ok(*port),
+                    chosen => u16::try_from(chosen).map_err(|_| BackendError::Refused),
+                }
+            }
+            ListenAddress::Unix { path } => {
+                let listens = self.handle.streamlocal_forward(path).await;
+                listens.map(|()| 0).map_err(denied)
+            }
         }
     }
-}
 
-impl russh::client::Handler for Handler {
-    type Error = russh::Error;
-
-    async fn check_server_key(
-        &mut self,
-        offered: &PublicKeyOrCertificate,
-    ) -> Result<bool, russh::Error> {
-        Ok(match (&self.host_key, offered) {
-            (None, _) => true,
-            (Some(announced), PublicKeyOrCertificate::PublicKey { key, .. }) => {
-                announced.key_data() == key.key_data()
+    /// Ends what [`Self::listen`] began.
+    pub(super) async fn cancel(&self, address: &ListenAddress) -> Result<(), BackendError> {
+        let _urgent = self.ports.link.read_urgently();
+        let cancelled = match address {
+            ListenAddress::Tcp { host, port } => {
+                let port = u32::from(*port);
+                self.handle.cancel_tcpip_forward(host, port).await
             }
-            (Some(_), PublicKeyOrCertificate::Certificate(_)) => false,
-        })
-    }
-
-    async fn data(
-        &mut self,
-        id: ChannelId,
-        data: &[u8],
-        _session: &mut Session,
-    ) -> Result<(), russh::Error> {
-        self.ports.port(id).inbox.push_data(data);
-        Ok(())
-    }
-
-    async fn extended_data(
-        &mut self,
-        id: ChannelId,
-        _code: u32,
-        data: &[u8],
-        _session: &mut Session,
-    ) -> Result<(), russh::Error> {
-        self.ports.port(id).inbox.push_stderr(data);
-        Ok(())
-    }
-
-    async fn exit_status(
-        &mut self,
-        id: ChannelId,
-        status: u32,
-        _session: &mut Session,
-    ) -> Result<(), russh::Error> {
-        let event = ChannelEvent::ExitStatus(status);
-        self.ports.port(id).inbox.push_event(event);
-        Ok(())
-    }
-
-    async fn exit_signal(
-        &mut self,
-        id: ChannelId,
-        signal: Sig,
-        core_dumped: bool,
-        message: &str,
-        _language: &str,
-        _session: &mut Session,
-    ) -> Result<(), russh::Error> {
-        let event = ChannelEvent::ExitSignal {
-            signal: signal::name(signal),
-            core_dumped,
-            message: message.to_owned(),
+            ListenAddress::Unix { path } => self.handle.cancel_streamlocal_forward(path).await,
         };
-        self.ports.port(id).inbox.push_event(event);
-        Ok(())
+        cancelled.map_err(denied)
     }
 
-    async fn channel_eof(
-        &mut self,
-        id: ChannelId,
-        _session: &mut Session,
-    ) -> Result<(), russh::Error> {
-        self.ports.port(id).inbox.push_event(ChannelEvent::Eof);
-        Ok(())
+    /// Cancelled when the connection is over.
+    pub(super) fn gone(&self) -> &CancellationToken {
+        &self.ports.gone
     }
 
-    async fn channel_close(
-        &mut self,
-        id: ChannelId,
-        _session: &mut Session,
-    ) -> Result<(), russh::Error> {
-        // It stays among the ports: whoever opened the channel may still have to find it, closed.
-        self.ports.port(id).close();
-        Ok(())
+    /// How many channels are open or being opened.
+    pub(super) fn channels(&self) -> usize {
+        self.ports.len() + self.opening.load(Ordering::Relaxed)
     }
 
-    async fn channel_success(
-        &mut self,
-        id: ChannelId,
-        _session: &mut Session,
-    ) -> Result<(), russh::Error> {
-        self.ports.port(id).answer(true);
-        Ok(())
+    /// Whether streams that are not read may soon keep the connection from being read.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.ports.link.backlog() > BUDGET / 4
     }
 
-    async fn channel_failure(
-        &mut self,
-        id: ChannelId,
-        _session: &mut Session,
-    ) -> Result<(), russh::Error> {
-        self.ports.port(id).answer(false);
-        Ok(())
+    /// Whether it may take another stream. russh remembers every channel that we closed first.
+    pub(super) fn may_open(&self) -> bool {
+        self.opened.load(Ordering::Relaxed) < CHANNELS
     }
 
-    async fn server_channel_open_forwarded_tcpip(
-        &mut self,
-        _channel: Channel<Msg>,
-        _address: &str,
-        _port: u32,
-        _originator_address: &str,
-        _originator_port: u32,
-        reply: ChannelOpenHandle,
-        _session: &mut Session,
-    ) -> Result<(), russh::Error> {
-        reject(reply).await
-    }
-
-    async fn server_channel_open_forwarded_streamlocal(
-        &mut self,
-        _channel: Channel<Msg>,
-        _path: &str,
-        reply: ChannelOpenHandle,
-        _session: &mut Session,
-    ) -> Result<(), russh::Error> {
-        reject(reply).await
-    }
-
-    async fn server_channel_open_agent_forward(
-        &mut self,
-        _channel: Channel<Msg>,
-        reply: ChannelOpenHandle,
-        _session: &mut Session,
-    ) -> Result<(), russh::Error> {
-        reject(reply).await
-    }
-
-    async fn server_channel_open_session(
-        &mut self,
-        _channel: Channel<Msg>,
-        reply: ChannelOpenHandle,
-        _session: &mut Session,
-    ) -> Result<(), russh::Error> {
-        reject(reply).await
-    }
-
-    async fn server_channel_open_direct_tcpip(
-        &mut self,
-        _channel: Channel<Msg>,
-        _host: &str,
-        _port: u32,
-        _originator_address: &str,
-        _originator_port: u32,
-        reply: ChannelOpenHandle,
-        _session: &mut Session,
-    ) -> Result<(), russh::Error> {
-        reject(reply).await
-    }
-
-    async fn server_channel_open_direct_streamlocal(
-        &mut self,
-        _channel: Channel<Msg>,
-        _path: &str,
-        reply: ChannelOpenHandle,
-        _session: &mut Session,
-    ) -> Result<(), russh::Error> {
-        reject(reply).await
-    }
-
-    async fn server_channel_open_x11(
-        &mut self,
-        _channel: Channel<Msg>,
-        _originator_address: &str,
-        _originator_port: u32,
-        reply: ChannelOpenHandle,
-        _session: &mut Session,
-    ) -> Result<(), russh::Error> {
-        reject(reply).await
+    /// Whether it took all the streams that it may, and they are closed.
+    pub(super) fn is_worn_out(&self) -> bool {
+        !self.may_open() && self.channels() == 0
     }
 }
 
-/// Nothing that a machine opens by itself was asked for.
-async fn reject(reply: ChannelOpenHandle) -> Result<(), russh::Error> {
-    reply
-        .reject(ChannelOpenFailure::AdministrativelyProhibited)
-        .await;
-    Ok(())
+/// Counts a stream that is being opened.
+struct Opening(Arc<AtomicUsize>);
+
+impl Opening {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Login {
+    fn drop(&mut self) {
+        self.ports.link.kill();
+    }
 }
 
 /// AES-GCM first: it costs a third less than ChaCha20 where processors have AES, and this leg chooses alone.
@@ -572,15 +294,35 @@ async fn keep_alive(handle: Arc<Handle<Handler>>, link: Arc<Link>) {
     }
 }
 
+/// Why a channel was not opened.
+fn refused(error: russh::Error) -> BackendError {
+    let russh::Error::ChannelOpenFailure(failure) = error else {
+        return BackendError::Closed;
+    };
+    if matches!(failure, ChannelOpenFailure::ConnectFailed) {
+        return BackendError::ConnectFailed(io::ErrorKind::ConnectionRefused.into());
+    }
+    BackendError::Refused
+}
+
+/// Why a request of the whole connection was not granted.
+fn denied(error: russh::Error) -> BackendError {
+    if matches!(error, russh::Error::RequestDenied) {
+        BackendError::Refused
+    } else {
+        BackendError::Closed
+    }
+}
+
 fn unreachable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> BackendError {
     BackendError::Unreachable(io::Error::other(error))
 }
 
-/// What a connection may hold of its one channel's output before it is no longer read.
-const BUDGET: usize = 4 << 20;
+/// How many streams a connection carries in all; each may leave 1.5 kB behind.
+const CHANNELS: usize = 1000;
 
-/// The size of the pieces that data is handed over in, that of a packet.
-const PIECE: usize = 32 << 10;
+/// What a connection may hold of its channels' output before it is no longer read.
+const BUDGET: usize = 4 << 20;
 
 /// How often a silent machine is asked for a sign of life, and how often in vain.
 const KEEPALIVE: Duration = Duration::from_secs(30);

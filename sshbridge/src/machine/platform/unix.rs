@@ -12,10 +12,14 @@ use tokio::process::{Child, Command};
 
 use crate::backend::ChannelEvent;
 
+mod account;
 mod modes;
 mod pty;
+mod socket;
 
+pub(crate) use self::account::{group_name, local_time, login_variables, user_name};
 pub(crate) use self::pty::{Master, Terminal};
+pub(crate) use self::socket::{SocketPath, listen_privately};
 pub(crate) use rustix::process::Signal;
 
 /// Makes `command` the leader of a session and a process group of its own, so that it and its children can be signalled
