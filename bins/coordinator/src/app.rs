@@ -33,7 +33,7 @@ pub struct Args {
 enum Command {
     /// Run a demo machine; for the demo itself.
     #[command(hide = true)]
-    Buildlet(buildlet::Args),
+    Buildlet(Box<buildlet::Args>),
     /// Try everything on this machine: a coordinator, two machines, and the commands to type.
     Demo(demo::Args),
     /// Run gomote, which is built into this program so that a demo needs no other.
@@ -80,7 +80,7 @@ pub async fn run(
     out: &mut (impl Write + Send),
 ) -> anyhow::Result<ExitCode> {
     match args.command {
-        Command::Buildlet(args) => demo::machine(args, shutdown).await,
+        Command::Buildlet(args) => demo::machine(*args, shutdown).await,
         Command::Demo(args) => demo::run(args, shutdown, out).await,
         Command::Gomote(args) => {
             let mut errors = std::io::stderr();

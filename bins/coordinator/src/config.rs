@@ -1,11 +1,20 @@
 //! The configuration file: addresses, certificates, host types, builder types, users.
 
+mod backend;
+mod conterm;
+mod ssh;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::backend::{
+    Backend, BackendFault, ConsoleMachine, Telnet, TelnetInterrupt, TelnetLogin, Via,
+};
+pub use self::conterm::{Conterm, ContermAuth, ContermProtocol, ContermTickets};
+pub use self::ssh::{SourceLimits, SshGateway};
 use crate::secret::SecretHash;
 
 /// Everything that `coordinator serve` is told.
@@ -22,6 +31,9 @@ pub struct Config {
     /// The certificate.
     #[serde(default)]
     pub tls: Tls,
+    /// The SSH gateway.
+    #[serde(default)]
+    pub ssh: SshGateway,
     /// The kinds of machine.
     #[serde(default)]
     pub host_types: BTreeMap<String, HostType>,
@@ -92,8 +104,15 @@ pub struct HostType {
     pub machines: BTreeMap<String, ExpectedMachine>,
     /// The account on the machine that SSH sessions run as, where its own sshd serves them.
     pub ssh_user: String,
-    /// How SSH sessions reach the machine.
-    pub ssh: SshBackend,
+    /// What sessions run on. `ssh` is an older name of the key.
+    #[serde(alias = "ssh")]
+    pub backend: Backend,
+    /// The settings of `backend = "conterm"`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conterm: Option<Conterm>,
+    /// The settings of `backend = "telnet"`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub telnet: Option<Telnet>,
     /// Whether a machine forgets everything between two leases. Where it does not, a user has to say `mutable-` before
     /// the instance's name, and is told why.
     pub hermetic: bool,
@@ -107,7 +126,9 @@ impl Default for HostType {
             key_hash: None,
             machines: BTreeMap::new(),
             ssh_user: DEFAULT_SSH_USER.to_owned(),
-            ssh: SshBackend::default(),
+            backend: Backend::default(),
+            conterm: None,
+            telnet: None,
             hermetic: true,
             env: BTreeMap::new(),
         }
@@ -121,17 +142,51 @@ pub struct ExpectedMachine {
     /// The hash of the key that this machine alone may register with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_hash: Option<SecretHash>,
+    /// What its console has otherwise than its host type's settings say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conterm: Option<ConsoleMachine>,
+    /// What its telnet server has otherwise than its host type's settings say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub telnet: Option<ConsoleMachine>,
 }
 
-/// How SSH sessions reach a machine.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SshBackend {
-    /// Not at all.
-    Off,
-    /// Through the buildlet's `/connect-ssh`.
-    #[default]
-    Ssh,
+impl HostType {
+    /// The settings of the Plan 9 backend for one machine, where its host type allows that backend.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendFault`] where the settings do not do.
+    pub fn conterm_on(&self, machine: Option<&ExpectedMachine>) -> Result<Conterm, BackendFault> {
+        let settings = self.conterm.as_ref().ok_or(BackendFault::NoTable)?;
+        let settings = settings.on(machine.and_then(|machine| machine.conterm.as_ref()));
+        settings.check()?;
+        Ok(settings)
+    }
+
+    /// The settings of the telnet backend for one machine, where its host type allows that backend.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendFault`] where the settings do not do.
+    pub fn telnet_on(&self, machine: Option<&ExpectedMachine>) -> Result<Telnet, BackendFault> {
+        let settings = self.telnet.as_ref().ok_or(BackendFault::NoTable)?;
+        let settings = settings.on(machine.and_then(|machine| machine.telnet.as_ref()));
+        settings.check()?;
+        Ok(settings)
+    }
+
+    /// Checks the settings of the backend for every machine that is expected, or else for any.
+    fn check_backend(&self) -> Result<(), BackendFault> {
+        let machines = self.machines.values().map(Some);
+        let any = self.machines.is_empty().then_some(None);
+        machines
+            .chain(any)
+            .try_for_each(|machine| match self.backend {
+                Backend::Conterm => self.conterm_on(machine).map(drop),
+                Backend::Off | Backend::Ssh => Ok(()),
+                Backend::Telnet => self.telnet_on(machine).map(drop),
+            })
+    }
 }
 
 /// What a user asks for.
@@ -162,6 +217,9 @@ pub struct User {
     /// The account for `key_url`. Never guessed from the user's name here: somebody else may hold that login there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<String>,
+    /// The principals that SSH certificates of `ssh.user_ca_files` name this user by. Never guessed from the user's name.
+    #[serde(default)]
+    pub principals: Vec<String>,
 }
 
 /// The Go tools derive every credential from one master key: `hex(HMAC-MD5(master key, name))`.
@@ -203,6 +261,14 @@ impl Config {
         if let Some(name) = types.find(|name| !is_name(name)) {
             return Err(ConfigError::TypeName { name: name.clone() });
         }
+        for (name, host_type) in &self.host_types {
+            host_type
+                .check_backend()
+                .map_err(|fault| ConfigError::Backend {
+                    host_type: name.clone(),
+                    fault,
+                })?;
+        }
         for (name, builder) in &self.builder_types {
             if !self.host_types.contains_key(&builder.host_type) {
                 return Err(ConfigError::NoHostType {
@@ -214,6 +280,17 @@ impl Config {
         for (name, user) in &self.users {
             if user.key_url.is_some() != user.account.is_some() {
                 return Err(ConfigError::KeyUrlWithoutAccount { user: name.clone() });
+            }
+        }
+        let mut principals = BTreeMap::new();
+        for (name, user) in &self.users {
+            for principal in &user.principals {
+                if let Some(other) = principals.insert(principal, name) {
+                    return Err(ConfigError::PrincipalOfTwo {
+                        principal: principal.clone(),
+                        users: [other.clone(), name.clone()],
+                    });
+                }
             }
         }
         if self.tls.certificate_file.is_some() != self.tls.key_file.is_some() {
@@ -242,6 +319,14 @@ impl Config {
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
+    /// The settings of a host type's backend do not do.
+    #[error("host_types.{host_type}: {fault}")]
+    Backend {
+        /// The host type.
+        host_type: String,
+        /// What is wrong.
+        fault: BackendFault,
+    },
     /// One of the two files is named alone.
     #[error("tls: certificate_file and key_file go together")]
     HalfACertificate,
@@ -258,6 +343,14 @@ pub enum ConfigError {
         builder: String,
         /// What it names.
         host_type: String,
+    },
+    /// A principal is given to two users, so that a certificate would not say who comes.
+    #[error("users.{}: the principal {principal:?} is {:?}'s already", users[1], users[0])]
+    PrincipalOfTwo {
+        /// The principal.
+        principal: String,
+        /// Both users.
+        users: [String; 2],
     },
     /// The file cannot be read.
     #[error(transparent)]
@@ -318,6 +411,56 @@ mod tests {
     }
 
     #[test]
+    fn old_protocols_of_plan_9_are_spoken_only_where_they_are_named() {
+        let base = "data_dir = '/x'\n[host_types.h]\nbackend = 'conterm'\n";
+        let read = |rest: &str| {
+            let config: Config = toml::from_str(&format!("{base}{rest}")).unwrap();
+            config.host_types["h"].conterm_on(None)
+        };
+        assert_eq!(read("").unwrap_err(), BackendFault::NoTable);
+        let account = "[host_types.h.conterm]\nuser = 'glenda'\npassword_file = '/p'\n";
+        let settings = read(account).unwrap();
+        assert_eq!(settings.auth, [ContermAuth::Dp9ik]);
+        assert_eq!(settings.console_port(), 17019);
+        let named = read(&format!("{account}protocol = 'cpu'\nauth = ['p9sk1']")).unwrap();
+        assert_eq!(named.auth, [ContermAuth::P9sk1]);
+        assert_eq!(named.console_port(), 17010);
+        for (rest, fault) in [
+            ("auth = []", BackendFault::NoAuth),
+            ("via = 'connect-ssh'", BackendFault::OnePort),
+            ("via = 'direct'", BackendFault::NoAddress),
+        ] {
+            assert_eq!(read(&format!("{account}{rest}")).unwrap_err(), fault);
+        }
+    }
+
+    #[test]
+    fn telnet_needs_to_be_allowed_and_set_up() {
+        let base = "data_dir = '/x'\n[host_types.h]\nbackend = 'telnet'\n";
+        let told = |text: &str| parse(&format!("{base}{text}")).map(drop);
+        let error = |fault: BackendFault| Err(format!("host_types.h: {fault}"));
+        assert_eq!(told(""), error(BackendFault::NoTable));
+        assert_eq!(told("[host_types.h.telnet]"), error(BackendFault::NoUser));
+        assert_eq!(told("[host_types.h.telnet]\nlogin = 'none'"), Ok(()));
+        let direct = "[host_types.h.telnet]\nuser = 'u'\nvia = 'direct'\n";
+        assert_eq!(told(direct), error(BackendFault::NoAddress));
+        assert_eq!(told(&format!("{direct}address = '10.1.2.3'")), Ok(()));
+        let machine = "[host_types.h.machines.m.telnet]\naddress = '192.168.1.1'";
+        assert_eq!(told(&format!("{direct}{machine}")), Ok(()));
+        let open = "192.0.2.1".parse().unwrap();
+        assert_eq!(
+            told(&format!("{direct}address = '192.0.2.1'")),
+            error(BackendFault::NotPrivate(open))
+        );
+    }
+
+    #[test]
+    fn the_older_name_of_backend_is_understood() {
+        let config = parse("data_dir = '/x'\n[host_types.h]\nssh = 'off'").unwrap();
+        assert_eq!(config.host_types["h"].backend, Backend::Off);
+    }
+
+    #[test]
     fn unknown_keys_are_errors() {
         let error = parse("data_dir = '/x'\nlissen = 1").unwrap_err();
         assert!(error.contains("lissen"), "{error}");
@@ -334,6 +477,13 @@ mod tests {
         let error = parse("data_dir = '/x'\n[users.alice]\nkey_url = 'https://h/{account}.keys'")
             .unwrap_err();
         assert_eq!(error, "users.alice: key_url and account go together");
+    }
+
+    #[test]
+    fn a_principal_is_one_users() {
+        let two = "data_dir = '/x'\n[users.a]\nprincipals = ['p']\n[users.b]\nprincipals = ['p']";
+        let error = parse(two).unwrap_err();
+        assert_eq!(error, "users.b: the principal \"p\" is \"a\"'s already");
     }
 
     #[test]

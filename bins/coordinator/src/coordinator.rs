@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use revdial::v2::PickUps;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
@@ -11,7 +12,7 @@ use crate::access::Access;
 use crate::config::Config;
 use crate::go_keys::MasterKeys;
 use crate::instances::Instances;
-use crate::pool::{CHECK_TIME, Health, Pool};
+use crate::pool::Pool;
 use crate::store::Store;
 
 /// One running coordinator.
@@ -21,6 +22,8 @@ pub struct Coordinator {
     pub config: Config,
     /// The machines that dialled in.
     pub pool: Arc<Pool>,
+    /// The dials that wait for a machine of dialect v2 to bring a connection.
+    pub pick_ups: PickUps,
     /// What users hold.
     pub instances: Instances,
     /// When it was started.
@@ -47,6 +50,7 @@ impl Coordinator {
         Ok(Self {
             config,
             pool,
+            pick_ups: PickUps::new(),
             instances,
             started: SystemTime::now(),
             shutdown,
@@ -76,17 +80,14 @@ impl Coordinator {
         }
     }
 
-    /// A machine that does not answer while it is idle is cut off before a user gets it.
+    /// A machine that does not answer while it is idle is cut off before a user gets it; one that has something to
+    /// complain of is set aside.
     async fn check_idle_machines(&self) {
         let mut checks = JoinSet::new();
         for link in self.pool.start_checks() {
             let pool = self.pool.clone();
             checks.spawn(async move {
-                let health = if link.check(CHECK_TIME).await.is_ok() {
-                    Health::Well
-                } else {
-                    Health::Ill
-                };
+                let health = link.examine().await;
                 pool.end_check(&link, health);
             });
         }

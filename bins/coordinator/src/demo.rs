@@ -101,7 +101,7 @@ async fn session(
 ///
 /// # Errors
 ///
-/// As [`buildlet::run`].
+/// As [`buildlet::run_alone`].
 pub async fn machine(
     args: buildlet::Args,
     shutdown: impl Future<Output = ()> + Send + 'static,
@@ -116,7 +116,8 @@ pub async fn machine(
             () = orphaned => {}
         }
     };
-    buildlet::run(args, end).await?;
+    let supervisor = buildlet::Supervisor::this_program().context("finding this program")?;
+    buildlet::run_alone(args, supervisor, end).await?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -2,21 +2,31 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
+use sshbridge::auth::Tenure;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::lease::Lease;
 use crate::machine::Link;
-use crate::pool::{Pool, Ticket};
+use crate::pool::{CHECK_TIME, Pool, Ticket};
 use crate::store::{Store, StoreError};
 
 /// What users hold.
 pub struct Instances {
     store: Arc<dyn Store>,
     pool: Arc<Pool>,
-    ends: Mutex<HashMap<String, CancellationToken>>,
+    ends: Mutex<HashMap<String, End>>,
+}
+
+/// The end of a lease, for those who use its machine.
+#[derive(Clone, Default)]
+struct End {
+    /// Cancelled when it has come.
+    cut: CancellationToken,
+    /// When it comes, and why.
+    tenure: Tenure,
 }
 
 impl Instances {
@@ -30,7 +40,7 @@ impl Instances {
     }
 
     /// Waits for a machine, empties its work directory, and leases it to `user`. A machine that cannot be emptied is
-    /// cut off, and the next one is taken.
+    /// cut off, one that is not well even so is set aside, and the next one is taken.
     ///
     /// # Errors
     ///
@@ -53,6 +63,19 @@ impl Instances {
                 reservation.reject();
                 continue;
             }
+            match link.check(CHECK_TIME).await {
+                Ok(None) => {}
+                Ok(Some(reason)) => {
+                    warn!(machine = %link.id, %reason, "setting the machine aside");
+                    reservation.set_aside(reason);
+                    continue;
+                }
+                Err(error) => {
+                    warn!(machine = %link.id, %error, "cutting the machine off");
+                    reservation.reject();
+                    continue;
+                }
+            }
             let lease = match self
                 .store
                 .create(user, builder_type, &link.id, SystemTime::now())
@@ -64,8 +87,7 @@ impl Instances {
                     continue;
                 }
             };
-            self.ends()
-                .insert(lease.name.clone(), CancellationToken::new());
+            self.begin(&lease);
             reservation.lease(&lease.name);
             info!(instance = %lease.name, machine = %link.id, "leased");
             return Ok(lease);
@@ -87,7 +109,7 @@ impl Instances {
         if lease.user != user {
             return Err(InstanceError::NotYours);
         }
-        self.store.renew(name, now).await?;
+        self.renew(name).await?;
         Ok(lease)
     }
 
@@ -97,7 +119,12 @@ impl Instances {
     ///
     /// [`InstanceError`] where the store fails.
     pub async fn renew(&self, name: &str) -> Result<bool, InstanceError> {
-        Ok(self.store.renew(name, SystemTime::now()).await?)
+        let now = SystemTime::now();
+        let renewed = self.store.renew(name, now).await?;
+        if renewed && let Some(lease) = self.store.get(name, now).await? {
+            self.set_end(&lease);
+        }
+        Ok(renewed)
     }
 
     /// The link of an instance's machine.
@@ -114,11 +141,12 @@ impl Instances {
 
     /// A token that is cancelled when the lease ends: every stream of the user is then cut.
     pub fn end_of(&self, name: &str) -> CancellationToken {
-        self.ends().get(name).cloned().unwrap_or_else(|| {
-            let ended = CancellationToken::new();
-            ended.cancel();
-            ended
-        })
+        self.end(name).cut
+    }
+
+    /// When the lease ends, as far as is known, and why: SSH sessions are told.
+    pub fn tenure_of(&self, name: &str) -> Tenure {
+        self.end(name).tenure
     }
 
     /// The instances of `user`, or of everybody.
@@ -151,7 +179,7 @@ impl Instances {
     /// [`InstanceError`] where the store fails.
     pub async fn destroy(&self, name: &str) -> Result<(), InstanceError> {
         if let Some(lease) = self.store.remove(name).await? {
-            self.end(&lease, "destroyed");
+            self.release(&lease, "destroyed", destroyed(name));
         }
         Ok(())
     }
@@ -163,20 +191,44 @@ impl Instances {
     /// [`InstanceError`] where the store fails.
     pub async fn sweep(&self) -> Result<(), InstanceError> {
         for lease in self.store.sweep(SystemTime::now()).await? {
-            self.end(&lease, "expired");
+            self.release(&lease, "expired", expired(&lease.name));
         }
         Ok(())
     }
 
-    fn end(&self, lease: &Lease, why: &'static str) {
+    fn begin(&self, lease: &Lease) {
+        self.ends().insert(lease.name.clone(), End::default());
+        self.set_end(lease);
+    }
+
+    fn set_end(&self, lease: &Lease) {
+        if let Some(end) = self.ends().get(&lease.name) {
+            let left = lease.expires.duration_since(SystemTime::now());
+            end.tenure
+                .set_end(Instant::now() + left.unwrap_or_default());
+        }
+    }
+
+    fn end(&self, name: &str) -> End {
+        self.ends().get(name).cloned().unwrap_or_else(|| {
+            let end = End::default();
+            end.cut.cancel();
+            end.tenure.end(expired(name));
+            end
+        })
+    }
+
+    /// Tells everybody who uses the machine, then takes it from them.
+    fn release(&self, lease: &Lease, why: &'static str, sentence: String) {
         if let Some(end) = self.ends().remove(&lease.name) {
-            end.cancel();
+            end.tenure.end(sentence);
+            end.cut.cancel();
         }
         self.pool.release(&lease.machine);
         info!(instance = %lease.name, machine = %lease.machine, why, "lease ended");
     }
 
-    fn ends(&self) -> MutexGuard<'_, HashMap<String, CancellationToken>> {
+    fn ends(&self) -> MutexGuard<'_, HashMap<String, End>> {
         self.ends.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -215,4 +267,67 @@ fn away(since: Option<SystemTime>) -> String {
     seconds
         .map(|seconds| format!(" (away for {seconds} s)"))
         .unwrap_or_default()
+}
+
+fn destroyed(name: &str) -> String {
+    format!("instance {name:?} was destroyed")
+}
+
+fn expired(name: &str) -> String {
+    format!("the lease of instance {name:?} has ended")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::lease::{LEASE_TIME, MachineId};
+    use crate::store::MemoryStore;
+
+    async fn leased() -> (Instances, Arc<MemoryStore>, Lease) {
+        let store = Arc::new(MemoryStore::default());
+        let instances = Instances::new(store.clone(), Arc::new(Pool::default()));
+        let machine = MachineId {
+            host_type: "host".into(),
+            hostname: "m".into(),
+        };
+        let begun = SystemTime::now() - LEASE_TIME / 2;
+        let lease = store.create("al", "t", &machine, begun).await.unwrap();
+        instances.begin(&lease);
+        (instances, store, lease)
+    }
+
+    #[test]
+    fn everybody_who_asks_after_the_end_is_told_so() {
+        let instances = Instances::new(Arc::new(MemoryStore::default()), Arc::new(Pool::default()));
+        assert!(instances.end_of("user-al-t-0").is_cancelled());
+        let tenure = format!("{:?}", instances.tenure_of("user-al-t-0"));
+        assert!(tenure.contains("has ended"), "{tenure}");
+    }
+
+    #[tokio::test]
+    async fn use_puts_the_end_off() {
+        let (instances, _, lease) = leased().await;
+        let tenure = instances.tenure_of(&lease.name);
+        let before = format!("{tenure:?}");
+        instances.use_by("al", &lease.name).await.unwrap();
+        assert_ne!(format!("{tenure:?}"), before);
+        assert!(!instances.end_of(&lease.name).is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn who_uses_a_machine_is_told_why_it_is_taken() {
+        let (instances, _, lease) = leased().await;
+        let tenure = instances.tenure_of(&lease.name);
+        let cut = instances.end_of(&lease.name);
+        instances.destroy(&lease.name).await.unwrap();
+        timeout(Duration::from_secs(10), cut.cancelled())
+            .await
+            .unwrap();
+        let told = format!("{tenure:?}");
+        assert!(told.contains("was destroyed"), "{told}");
+    }
 }

@@ -14,11 +14,13 @@
 //! | [`pool`], [`machine`] | machines that dialled in |
 //! | [`instances`], [`lease`], [`store`] | who holds which |
 //! | [`web`] | HTTPS: registration, gomote's API, the proxy, the status page |
-//! | [`ssh`] | SSH |
+//! | [`ssh`], [`backend`], [`audit`] | SSH, what its sessions run on, and a log of what happens there |
 //! | [`demo`] | everything on one machine, to try it |
 
 pub mod access;
 pub mod app;
+pub mod audit;
+pub mod backend;
 pub mod config;
 pub mod coordinator;
 pub mod demo;

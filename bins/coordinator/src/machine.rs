@@ -4,11 +4,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
+use buildlet_proto::api::Unhealthy;
 use buildlet_proto::client::{Client, Connect};
-use buildlet_proto::{ApiError, Buildlet, RelPath};
-use revdial::{Conn, Dialer};
+use buildlet_proto::{ApiError, Buildlet, ErrorStatus, RelPath};
+use revdial::{Conn, Dialer, PingError};
 
 use crate::lease::MachineId;
+use crate::pool::{CHECK_TIME, Health};
 
 /// The connection that a machine keeps to us, over which we dial it.
 #[derive(Debug)]
@@ -78,23 +80,56 @@ impl Link {
         .await
     }
 
-    /// Whether the buildlet answers within `limit`.
+    /// Kills and forgets the jobs that an earlier user has left on the machine. Buildlets that know of no jobs have none.
     ///
     /// # Errors
     ///
-    /// [`ApiError`] where it does not.
-    pub async fn check(&self, limit: Duration) -> Result<(), ApiError> {
-        in_time(limit, "/status", self.buildlet().status())
-            .await
-            .map(|_| ())
+    /// [`ApiError`] where the buildlet cannot.
+    pub async fn forget_jobs(&self) -> Result<(), ApiError> {
+        let forgotten = in_time(JOBS_TIME, "/jobs", self.buildlet().delete_jobs()).await;
+        match forgotten {
+            Err(error) if error.status() == ErrorStatus::NOT_FOUND => Ok(()),
+            forgotten => forgotten,
+        }
     }
 
-    /// Whether the machine at the other end is there: one round trip over the link itself.
+    /// Asks the buildlet what it has to complain of.
+    ///
+    /// # Errors
+    ///
+    /// [`ApiError`] where it does not answer within `limit`.
+    pub async fn check(&self, limit: Duration) -> Result<Option<Unhealthy>, ApiError> {
+        let status = in_time(limit, "/status", self.buildlet().status()).await?;
+        Ok(status.unhealthy)
+    }
+
+    /// Finds out whether users can have the machine. One that is not well is emptied and asked again: what fills its disk
+    /// may be what the last user left.
+    pub async fn examine(&self) -> Health {
+        let examined = async {
+            match self.check(CHECK_TIME).await? {
+                None => Ok::<_, ApiError>(None),
+                Some(_) => {
+                    self.clean().await?;
+                    self.check(CHECK_TIME).await
+                }
+            }
+        };
+        match examined.await {
+            Err(_) => Health::Ill,
+            Ok(None) => Health::Well,
+            Ok(Some(reason)) => Health::Unfit(reason),
+        }
+    }
+
+    /// Whether the machine at the other end is there: one round trip over the link itself, or, where its dialect has
+    /// no pings, an answer of the buildlet.
     pub async fn is_alive(&self) -> bool {
-        matches!(
-            tokio::time::timeout(PING_TIME, self.dialer.ping()).await,
-            Ok(Ok(_))
-        )
+        match tokio::time::timeout(PING_TIME, self.dialer.ping()).await {
+            Ok(Ok(_)) => true,
+            Ok(Err(PingError::Unsupported)) => self.check(PING_TIME).await.is_ok(),
+            Ok(Err(_)) | Err(_) => false,
+        }
     }
 
     /// Whether the link is gone.
@@ -166,4 +201,86 @@ async fn in_time<T>(
 const STATUS_TIME: Duration = Duration::from_secs(20);
 /// A work directory with a million files on a slow disk.
 const CLEAN_TIME: Duration = Duration::from_secs(120);
+/// The ten seconds that a buildlet gives what it kills, and twice as many for the way.
+const JOBS_TIME: Duration = Duration::from_secs(30);
 const PING_TIME: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use revdial::{Config, Listener};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+    use super::*;
+
+    /// Answers the requests that come over `there`, one to a connection, and gives their paths.
+    async fn answer(there: DuplexStream, bodies: &[&str]) -> Vec<String> {
+        let mut listener = Listener::new(there, Config::default());
+        let mut paths = Vec::new();
+        for body in bodies {
+            let mut conn = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(conn.read_u8().await.unwrap());
+            }
+            let head = String::from_utf8(head).unwrap();
+            paths.push(head.split(' ').nth(1).unwrap().to_owned());
+            let length = body.len();
+            let reply = format!(
+                "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+            );
+            conn.write_all(reply.as_bytes()).await.unwrap();
+            conn.shutdown().await.unwrap();
+            let _ = conn.read_to_end(&mut Vec::new()).await;
+        }
+        paths
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_machine_with_a_full_disk_is_emptied_before_it_is_set_aside() {
+        const FULL: &str = r#"{"Version":26,"Unhealthy":"low disk"}"#;
+        const WELL: &str = r#"{"Version":26}"#;
+        let examine = async |bodies: &'static [&'static str]| {
+            let (here, there) = tokio::io::duplex(64 * 1024);
+            let mut link = Link::unserved(MachineId {
+                host_type: "host".into(),
+                hostname: "full".into(),
+            });
+            link.dialer = Dialer::new(here, Config::default());
+            tokio::join!(link.examine(), answer(there, bodies))
+        };
+        let (health, paths) = examine(&[FULL, "", WELL]).await;
+        assert_eq!(health, Health::Well);
+        assert_eq!(paths, ["/status", "/removeall", "/status"]);
+        let (health, _) = examine(&[FULL, "", FULL]).await;
+        assert_eq!(health, Health::Unfit(Unhealthy::LowDisk));
+        let (health, paths) = examine(&[WELL]).await;
+        assert_eq!((health, paths.len()), (Health::Well, 1));
+        let (health, _) = examine(&["{"]).await;
+        assert_eq!(health, Health::Ill);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_machine_without_pings_is_alive_while_its_buildlet_answers() {
+        let (here, there) = tokio::io::duplex(64 * 1024);
+        let dialer = Dialer::v1(here, Config::default());
+        let mut listener = Listener::v1(there, Config::default());
+        let id = MachineId {
+            host_type: "host".into(),
+            hostname: "old".into(),
+        };
+        let mut link = Link::unserved(id);
+        link.dialer = dialer;
+        assert!(!link.is_alive().await, "nobody answers");
+        let served = async {
+            drop(listener.accept().await.unwrap());
+            let mut conn = listener.accept().await.unwrap();
+            let _ = conn.read(&mut [0; 1024]).await.unwrap();
+            let reply = "HTTP/1.1 200 OK\r\ncontent-length: 14\r\n\r\n{\"Version\":26}";
+            conn.write_all(reply.as_bytes()).await.unwrap();
+            conn.flush().await.unwrap();
+            conn
+        };
+        let (alive, _conn) = tokio::join!(link.is_alive(), served);
+        assert!(alive);
+    }
+}

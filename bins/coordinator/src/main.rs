@@ -7,6 +7,10 @@ use clap::Parser;
 use coordinator::app::{self, Args};
 
 fn main() -> ExitCode {
+    // The machines of the demo are this program, and so is what watches over their commands.
+    if let Some(ended) = buildlet::supervise() {
+        return ended;
+    }
     let args = Args::parse();
     app::start_tracing(&args);
     let runtime = match tokio::runtime::Builder::new_multi_thread()

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use buildlet_proto::api::Unhealthy;
 use tokio::sync::Notify;
 
 use crate::lease::MachineId;
@@ -47,6 +48,7 @@ impl Pool {
             link: Some(link.clone()),
             since: SystemTime::now(),
             usage,
+            checking: false,
         };
         state.machines.insert(link.id.clone(), entry);
         drop(state);
@@ -69,7 +71,7 @@ impl Pool {
         }
         entry.link = None;
         entry.since = SystemTime::now();
-        if matches!(entry.usage, Usage::Checking | Usage::Idle) {
+        if matches!(entry.usage, Usage::Idle | Usage::Unfit(_)) {
             state.machines.remove(&link.id);
         }
     }
@@ -143,27 +145,37 @@ impl Pool {
         }
     }
 
-    /// Marks every idle machine as being checked, and returns them.
+    /// Keeps every machine that nobody has from users while it is being checked, and returns them.
     pub fn start_checks(&self) -> Vec<Arc<Link>> {
         let mut links = Vec::new();
         for entry in self.state().machines.values_mut() {
-            if let (Usage::Idle, Some(link)) = (&entry.usage, &entry.link) {
+            if let (Usage::Idle | Usage::Unfit(_), Some(link)) = (&entry.usage, &entry.link) {
                 links.push(link.clone());
-                entry.usage = Usage::Checking;
+                entry.checking = true;
             }
         }
         links
     }
 
-    /// Ends the check of a machine: it is idle again, or it is cut off.
+    /// Ends the check of a machine: it is for users again, or for none as long as it is unfit, or it is cut off.
     pub fn end_check(&self, link: &Arc<Link>, health: Health) {
-        match health {
-            Health::Well => self.set_usage(&link.id, Usage::Idle),
+        let usage = match health {
+            Health::Well => Usage::Idle,
+            Health::Unfit(reason) => Usage::Unfit(reason),
             Health::Ill => {
                 self.leave(link);
                 link.close();
+                return;
+            }
+        };
+        if let Some(entry) = self.state().machines.get_mut(&link.id) {
+            entry.checking = false;
+            if entry.usage != usage && matches!(entry.usage, Usage::Idle | Usage::Unfit(_)) {
+                entry.usage = usage;
+                entry.since = SystemTime::now();
             }
         }
+        self.changed.notify_waiters();
     }
 
     /// What there is, for the status page.
@@ -192,7 +204,7 @@ impl Pool {
     fn set_usage(&self, machine: &MachineId, usage: Usage) {
         let mut state = self.state();
         if let Some(entry) = state.machines.get_mut(machine) {
-            if usage == Usage::Idle && entry.link.is_none() {
+            if matches!(usage, Usage::Idle | Usage::Unfit(_)) && entry.link.is_none() {
                 state.machines.remove(machine);
             } else {
                 entry.usage = usage;
@@ -255,6 +267,7 @@ impl Ticket {
         let idle = state.machines.iter_mut().find(|(id, entry)| {
             of_type(id)
                 && entry.usage == Usage::Idle
+                && !entry.checking
                 && entry.link.as_ref().is_some_and(|link| !link.is_closed())
         });
         let (_, entry) = idle?;
@@ -298,6 +311,11 @@ impl Reservation {
         self.outcome = Outcome::Leased(lease.to_owned());
     }
 
+    /// Keeps the machine from users until a check finds it well.
+    pub fn set_aside(mut self, reason: Unhealthy) {
+        self.outcome = Outcome::SetAside(reason);
+    }
+
     /// Cuts the machine off, because it could not be made ready.
     pub fn reject(mut self) {
         self.outcome = Outcome::Rejected;
@@ -310,6 +328,7 @@ impl Drop for Reservation {
             Outcome::GivenBack => self.pool.set_usage(&self.link.id, Usage::Idle),
             Outcome::Leased(name) => self.pool.set_usage(&self.link.id, Usage::Leased(name)),
             Outcome::Rejected => self.pool.release(&self.link.id),
+            Outcome::SetAside(reason) => self.pool.set_usage(&self.link.id, Usage::Unfit(reason)),
         }
     }
 }
@@ -319,6 +338,7 @@ enum Outcome {
     GivenBack,
     Leased(String),
     Rejected,
+    SetAside(Unhealthy),
 }
 
 /// A machine of that name is connected already.
@@ -330,6 +350,8 @@ pub struct Occupied(pub Arc<Link>);
 pub enum Health {
     /// The machine did not answer as it should.
     Ill,
+    /// The machine says itself that it should not be used.
+    Unfit(Unhealthy),
     /// The machine answered.
     Well,
 }
@@ -337,14 +359,14 @@ pub enum Health {
 /// What a machine is doing.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Usage {
-    /// Being asked whether it is well.
-    Checking,
     /// Waiting for a user.
     Idle,
     /// The instance of that name.
     Leased(String),
     /// Being made ready for a user.
     Reserved,
+    /// For no user until it is well again.
+    Unfit(Unhealthy),
 }
 
 /// The pool at one moment.
@@ -392,6 +414,8 @@ struct Entry {
     link: Option<Arc<Link>>,
     usage: Usage,
     since: SystemTime,
+    /// Being asked whether it is well, and nobody's until it has answered.
+    checking: bool,
 }
 
 /// How long a machine that is idle has to answer a check.

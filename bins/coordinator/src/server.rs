@@ -9,6 +9,7 @@ use anyhow::Context;
 use buildlet_proto::hijack;
 use buildlet_proto::tls::Pin;
 use hyper_util::service::TowerToHyperService;
+use sshbridge::audit::AuditSink;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -16,6 +17,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use crate::audit::{AuditQueue, AuditWriter};
 use crate::config::Config;
 use crate::coordinator::Coordinator;
 use crate::identity::Identity;
@@ -30,6 +32,7 @@ pub struct Server {
     ssh: TcpListener,
     tls: TlsAcceptor,
     ssh_server: sshbridge::server::Server,
+    audit: Option<AuditWriter>,
     /// Where it is, and how to know it.
     pub addresses: Addresses,
 }
@@ -65,7 +68,10 @@ impl Server {
             Arc::new(MemoryStore::default()),
             shutdown,
         )?);
-        let (ssh_server, ssh_host_key) = ssh::server(&coordinator)?;
+        let audit_log = coordinator.config.ssh.audit_log.as_deref();
+        let (queue, audit) = audit_log.map(AuditQueue::open).transpose()?.unzip();
+        let sink = queue.map(|queue| queue as Arc<dyn AuditSink>);
+        let (ssh_server, ssh_host_key) = ssh::server(&coordinator, sink)?;
         let addresses = Addresses {
             https: https.local_addr()?,
             ssh: ssh_listener.local_addr()?,
@@ -78,6 +84,7 @@ impl Server {
             ssh: ssh_listener,
             tls,
             ssh_server,
+            audit,
             addresses,
         })
     }
@@ -95,12 +102,23 @@ impl Server {
             ssh,
             tls,
             ssh_server,
+            audit,
             ..
         } = self;
         let shutdown = coordinator.shutdown.clone();
+        let no_more_events = CancellationToken::new();
+        let writing = async {
+            if let Some(audit) = audit {
+                audit.run(no_more_events.clone()).await;
+            }
+        };
         tokio::join!(
             serve_https(coordinator.clone(), https, tls),
-            ssh_server.serve(ssh, shutdown),
+            async {
+                ssh_server.serve(ssh, shutdown).await;
+                no_more_events.cancel();
+            },
+            writing,
             coordinator.keep_house(),
         );
     }

@@ -1,4 +1,4 @@
-//! The SSH gateway: users by their keys, instances by their names, sessions over `/connect-ssh`.
+//! The SSH gateway: users by their keys, instances by their names, sessions on the backend of their host type.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -6,43 +6,45 @@ use std::time::Duration;
 use anyhow::Context;
 use async_trait::async_trait;
 use buildlet_proto::Buildlet;
-use buildlet_proto::api::SshRequest;
-use sshbridge::auth::{Grant, Machine, MachineResolver, Refusal};
+use sshbridge::audit::AuditSink;
+use sshbridge::auth::{Grant, Jump, Machine, MachineResolver, Refusal, Scope};
 use sshbridge::authorize::{KeyAuthorizer, KeyUser};
-use sshbridge::backend::BackendError;
-use sshbridge::backend::ssh::{SshBackend, SshDialer, SshTarget};
 use sshbridge::hostkey::HostKeys;
 use sshbridge::keysource::{FileKeys, UrlKeys};
 use sshbridge::server::{Server, ServerConfig};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
-use crate::config::{Config, SshBackend as Ssh, User};
+use crate::backend::Target;
+use crate::config::{Backend, Config, HostType, USER_PREFIX, User};
 use crate::coordinator::Coordinator;
 use crate::instances::InstanceError;
 use crate::lease::Lease;
 
-/// Makes the gateway of `coordinator`, and tells its host key as an `authorized_keys` line.
+/// Makes the gateway of `coordinator`, which tells `audit` what happens, and tells its host key as an `authorized_keys` line.
 ///
 /// # Errors
 ///
 /// An error where the host key cannot be read or made.
-pub fn server(coordinator: &Arc<Coordinator>) -> anyhow::Result<(Server, String)> {
+pub fn server(
+    coordinator: &Arc<Coordinator>,
+    audit: Option<Arc<dyn AuditSink>>,
+) -> anyhow::Result<(Server, String)> {
     let host_keys = HostKeys::load_or_create(&coordinator.config.data_dir)?;
     let line = host_keys.public_line();
-    let authorizer = KeyAuthorizer::new(users(&coordinator.config)?);
+    let mut authorizer = KeyAuthorizer::new(users(&coordinator.config)?);
+    for file in &coordinator.config.ssh.user_ca_files {
+        authorizer = authorizer.with_authorities(Arc::new(FileKeys::new(file)));
+    }
     // The server is owned by what owns the coordinator, so this is no cycle; weak all the same, to keep it so.
     let resolver = Resolver {
         coordinator: Arc::downgrade(coordinator),
     };
-    Ok((
-        Server::new(
-            ServerConfig::new(host_keys),
-            Arc::new(authorizer),
-            Arc::new(resolver),
-        ),
-        line,
-    ))
+    let mut config = ServerConfig::new(host_keys);
+    config.audit = audit;
+    config.source_limits = coordinator.config.ssh.source_limits.into();
+    let server = Server::new(config, Arc::new(authorizer), Arc::new(resolver));
+    Ok((server, line))
 }
 
 fn users(config: &Config) -> anyhow::Result<Vec<KeyUser>> {
@@ -54,7 +56,8 @@ fn users(config: &Config) -> anyhow::Result<Vec<KeyUser>> {
 }
 
 fn key_user(name: &str, user: &User) -> anyhow::Result<KeyUser> {
-    let mut keys = KeyUser::new(name);
+    let principals = user.principals.iter();
+    let mut keys = principals.fold(KeyUser::new(name), KeyUser::with_principal);
     for file in &user.key_files {
         keys = keys.with_source(Arc::new(FileKeys::new(file)), name);
     }
@@ -72,56 +75,83 @@ struct Resolver {
 #[async_trait]
 impl MachineResolver for Resolver {
     async fn resolve(&self, grant: &Grant) -> Result<Machine, Refusal> {
-        let coordinator = self
-            .coordinator
-            .upgrade()
-            .ok_or_else(|| Refusal::new("the coordinator is shutting down"))?;
-        let (name, mutable) = match grant.login.strip_prefix(MUTABLE) {
-            Some(name) => (name, true),
-            None => (grant.login.as_str(), false),
-        };
-        let lease = coordinator
-            .instances
-            .use_by(&grant.user, name)
-            .await
-            .map_err(|error| refusal(name, &error))?;
-        let host_type = coordinator
-            .config
-            .host_types
-            .get(&lease.machine.host_type)
-            .ok_or_else(|| Refusal::new(format!("instance {name:?} has unknown host type")))?;
-        if host_type.ssh == Ssh::Off {
-            let message = format!(
-                "instance {name:?} host type {:?} does not have SSH configured",
-                lease.machine.host_type
-            );
-            return Err(Refusal::new(message));
-        }
-        if !host_type.hermetic && !mutable {
-            return Err(Refusal::new(not_hermetic(&lease)));
-        }
+        let coordinator = self.coordinator()?;
+        let (lease, host_type) = held(&coordinator, &grant.user, &grant.login).await?;
+        let backend = Target::new(&coordinator, &lease).backend(host_type)?;
         let link = coordinator
             .instances
             .link(&lease)
-            .map_err(|error| refusal(name, &error))?;
-        let dialer = Dialer {
-            coordinator: self.coordinator.clone(),
-            lease: lease.clone(),
-            user: host_type.ssh_user.clone(),
-        };
-        let mut machine = Machine::new(name, Arc::new(SshBackend::new(Arc::new(dialer))));
+            .map_err(|error| refusal(&lease.name, &error))?;
+        let mut machine = Machine::new(&lease.name, backend);
         machine.env = coordinator
             .config
             .env_of(&lease.builder_type)
             .into_iter()
             .collect();
-        machine.ended = coordinator.instances.end_of(&lease.name);
+        machine.tenure = coordinator.instances.tenure_of(&lease.name);
         let work_dir = tokio::time::timeout(WORK_DIR_TIME, link.buildlet().work_dir()).await;
         let work_dir = work_dir.ok().and_then(Result::ok).unwrap_or_default();
         machine.greeting = greeting(&grant.user, &work_dir, &machine.env);
-        machine.hold = Arc::new(keep_renewing(coordinator, lease));
+        machine.hold = Arc::new(keep_renewing(coordinator.clone(), lease));
         Ok(machine)
     }
+
+    async fn jump(&self, grant: &Grant, host: &str, port: u16) -> Option<Result<Jump, Refusal>> {
+        let instance = host.strip_prefix(MUTABLE).unwrap_or(host);
+        if port != SSH_PORT || !instance.starts_with(USER_PREFIX) {
+            return None;
+        }
+        let login = grant.login.strip_prefix(MUTABLE);
+        if grant.scope != Scope::User && login.unwrap_or(&grant.login) != instance {
+            let message = "your certificate is for another instance".to_owned();
+            return Some(Err(Refusal::new(message)));
+        }
+        Some(self.jump_to(grant, host).await)
+    }
+}
+
+impl Resolver {
+    fn coordinator(&self) -> Result<Arc<Coordinator>, Refusal> {
+        let coordinator = self.coordinator.upgrade();
+        coordinator.ok_or_else(|| Refusal::new("the coordinator is shutting down"))
+    }
+
+    async fn jump_to(&self, grant: &Grant, host: &str) -> Result<Jump, Refusal> {
+        let coordinator = self.coordinator()?;
+        let (lease, host_type) = held(&coordinator, &grant.user, host).await?;
+        let key = grant.key.as_deref().unwrap_or_default();
+        let target = Target::new(&coordinator, &lease);
+        let mut jump = target.jump(host_type, key).await?;
+        jump.tenure = coordinator.instances.tenure_of(&lease.name);
+        jump.hold = Arc::new(keep_renewing(coordinator.clone(), lease));
+        Ok(jump)
+    }
+}
+
+/// The lease of `user` that `login` names, and the kind of its machine.
+async fn held<'a>(
+    coordinator: &'a Coordinator,
+    user: &str,
+    login: &str,
+) -> Result<(Lease, &'a HostType), Refusal> {
+    let (name, mutable) = match login.strip_prefix(MUTABLE) {
+        Some(name) => (name, true),
+        None => (login, false),
+    };
+    let lease = coordinator
+        .instances
+        .use_by(user, name)
+        .await
+        .map_err(|error| refusal(name, &error))?;
+    let host_type = coordinator
+        .config
+        .host_types
+        .get(&lease.machine.host_type)
+        .ok_or_else(|| Refusal::new(format!("instance {name:?} has unknown host type")))?;
+    if !host_type.hermetic && !mutable && host_type.backend != Backend::Off {
+        return Err(Refusal::new(not_hermetic(&lease)));
+    }
+    Ok((lease, host_type))
 }
 
 /// A user is told the same of an instance that does not exist and of one that is somebody else's.
@@ -176,42 +206,10 @@ fn keep_renewing(coordinator: Arc<Coordinator>, lease: Lease) -> AbortOnDropHand
     }))
 }
 
-/// Opens streams to the SSH server of an instance's machine, over whichever link the machine has at that time.
-struct Dialer {
-    coordinator: Weak<Coordinator>,
-    lease: Lease,
-    user: String,
-}
-
-#[async_trait]
-impl SshDialer for Dialer {
-    async fn dial(&self, authorized_key: &str) -> Result<SshTarget, BackendError> {
-        let coordinator = self.coordinator.upgrade().ok_or(BackendError::Closed)?;
-        let unreachable =
-            |error: InstanceError| BackendError::Unreachable(std::io::Error::other(error));
-        let link = coordinator
-            .instances
-            .link(&self.lease)
-            .map_err(unreachable)?;
-        let request = SshRequest::new(self.user.clone(), authorized_key);
-        let connected =
-            tokio::time::timeout(CONNECT_TIME, link.buildlet().connect_ssh(request)).await;
-        let reply = connected
-            .map_err(|_| BackendError::TimedOut)?
-            .map_err(|error| BackendError::Unreachable(std::io::Error::other(error)))?;
-        let target = SshTarget::new(reply.stream, &self.user);
-        Ok(match reply.host_key {
-            Some(line) => target.with_host_key(line),
-            // A buildlet of Go tells no host key. The stream leads to that machine and nowhere else.
-            None => target,
-        })
-    }
-}
-
-/// Go's client gives dialling and the exchange together this long.
-const CONNECT_TIME: Duration = Duration::from_secs(15);
 /// What a user says who knows that the machine keeps what is changed on it.
 const MUTABLE: &str = "mutable-";
+/// The port that `ssh -J` asks for.
+const SSH_PORT: u16 = 22;
 const RENEW_INTERVAL: Duration = Duration::from_secs(60);
 /// The greeting is a courtesy: a machine that is slow to tell its work directory does not delay the session for long.
 const WORK_DIR_TIME: Duration = Duration::from_secs(5);

@@ -28,6 +28,7 @@ pub fn router(coordinator: Arc<Coordinator>, peer: SocketAddr) -> Router {
         .route("/", get(status::page))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/reverse", any(reverse::register))
+        .route(reverse::PICK_UP_PATH, any(reverse::pick_up))
         .route("/buildlet/create", any(gomote::create))
         .route("/buildlet/list", any(gomote::list))
         .fallback(|| async { WebError::not_found() })

@@ -2,15 +2,23 @@
 
 #![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
+#[path = "farm/dialects.rs"]
+mod dialects;
+#[path = "farm/ssh.rs"]
+mod ssh;
+
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use buildlet_proto::client::Connect;
+use buildlet_proto::client::{Connect, JobEvent};
 use buildlet_proto::coordinator::{CoordinatorClient, Instance, Waiting};
+use buildlet_proto::jobs::{JobRequest, JobStdin, OutputRequest, StdinRequest};
 use buildlet_proto::{ApiError, Buildlet, ExecRequest, RelPath, tls};
 use clap::Parser;
 use coordinator::config::Config;
@@ -18,7 +26,7 @@ use coordinator::pool::Pool;
 use coordinator::secret::Secret;
 use coordinator::server::{Addresses, Server};
 use rustls::ClientConfig;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -86,6 +94,131 @@ async fn the_next_user_finds_an_empty_machine() {
         assert!(!text.contains("secret"), "{text}");
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_go_through_the_proxy_with_the_environment_and_end_with_the_lease() {
+    in_time(async {
+        let farm = Farm::start("").await;
+        let _machine = farm.machine("m1").await;
+        let alice = farm.client("alice", ALICE);
+        let instance = alice.create("type", |_| {}).await.unwrap();
+        let buildlet = alice.instance(&instance.name).unwrap();
+        let script = "echo $FARM $GO_BUILDER_NAME; cat; (setsid sleep 9401 &); exec sleep 9402";
+        let mut request = JobRequest::shell(script);
+        request.stdin = JobStdin::Pipe;
+        let job = buildlet.start_job(request, None).await.unwrap();
+        let typed = Box::pin(&b"typed\n"[..]);
+        let place = StdinRequest::at(0).and_close();
+        let taken = buildlet.write_job_stdin(job.id, place, typed).await;
+        assert_eq!(taken.unwrap().taken, 6);
+        let mut output = buildlet.follow_job(job.id, OutputRequest::following(0, 0));
+        let mut text = Vec::new();
+        while text.len() < "green type\ntyped\n".len() {
+            match output.next().await.unwrap() {
+                JobEvent::Data { bytes, .. } => text.extend(bytes),
+                event @ (JobEvent::End(_)
+                | JobEvent::Gap { .. }
+                | JobEvent::Retrying { .. }
+                | _) => panic!("{event:?}"),
+            }
+        }
+        assert_eq!(text, b"green type\ntyped\n");
+
+        buildlet.halt().await.unwrap();
+        let error = output.next().await.unwrap_err();
+        assert_eq!(error.message(), "unknown or expired buildlet");
+        // Nobody has leased the machine since.
+        while processes("sleep 9401") + processes("sleep 9402") > 0 {
+            tokio::task::yield_now().await;
+        }
+        let bob = farm.client("bob", BOB);
+        let his = bob.create("type", |_| {}).await.unwrap();
+        let jobs = bob.instance(&his.name).unwrap().list_jobs().await.unwrap();
+        assert!(jobs.is_empty(), "{jobs:?}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gomote_runs_jobs() {
+    in_time(async {
+        let farm = Farm::start("").await;
+        let _machine = farm.machine("m1").await;
+        let alice = farm.client("alice", ALICE);
+        alice.create("type", |_| {}).await.unwrap();
+
+        let script = "cat; echo $FARM; echo error >&2; exit 42";
+        let ran = farm
+            .gomote(&["run", "type-0", "sh", "-c", script], "typed ")
+            .await;
+        assert_eq!(ran, (42, "typed green\n".into(), "error\n".into()));
+        let ran = farm.gomote(&["run", "type-0", "nonesuch"], "").await;
+        assert_eq!(ran.0, 127, "{}", ran.2);
+        let ran = farm.gomote(&["run", "--debug", "type-0", "true"], "").await;
+        assert!(ran.1.starts_with(":: Running "), "{}", ran.1);
+
+        let script = "echo begun; while ! test -e go; do sleep 0.01; done; kill -9 $$";
+        let detach = ["run", "--detach", "type-0", "sh", "-c", script];
+        let (exit, id, _) = farm.gomote(&detach, "").await;
+        assert_eq!(exit, 0);
+        let id = id.trim();
+        let (_, list, _) = farm.gomote(&["jobs", "type-0"], "").await;
+        let line = format!("{id}\trunning\tsh -c {script}\n");
+        assert!(list.ends_with(&line), "{list}");
+        let go = farm.gomote(&["put", "type-0", "-", "go"], "").await;
+        assert_eq!(go.0, 0, "{}", go.2);
+        let waited = farm.gomote(&["wait", "type-0", id], "").await;
+        assert_eq!((waited.0, waited.1.as_str()), (137, ""));
+        let logs = farm.gomote(&["logs", "-f", "type-0", id], "").await;
+        assert_eq!(logs, (0, "begun\n".into(), String::new()));
+        let attached = farm.gomote(&["attach", "type-0", id], "").await;
+        assert_eq!((attached.0, attached.1.as_str()), (137, "begun\n"));
+
+        let detach = ["run", "--detach", "type-0", "setsid", "sleep", "9411"];
+        let (_, id, _) = farm.gomote(&detach, "").await;
+        let killed = farm.gomote(&["kill", "type-0", id.trim()], "").await;
+        assert_eq!(killed, (0, String::new(), String::new()));
+        assert_eq!(processes("sleep 9411"), 0);
+        let gone = farm.gomote(&["wait", "type-0", "0000000000"], "").await;
+        assert_eq!(gone.0, 255, "{}", gone.2);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_gomote_kills_its_command() {
+    in_time(async {
+        let farm = Farm::start("").await;
+        let _machine = farm.machine("m1").await;
+        let alice = farm.client("alice", ALICE);
+        alice.create("type", |_| {}).await.unwrap();
+        let mut command = farm.gomote_command();
+        command.args(["run", "--no-stdin", "type-0", "sleep", "9421"]);
+        let mut gomote = command.spawn().unwrap();
+        while processes("sleep 9421") == 0 {
+            tokio::task::yield_now().await;
+        }
+        let pid = gomote.id().unwrap().to_string();
+        let asked = tokio::process::Command::new("kill")
+            .args(["-INT", &pid])
+            .status();
+        assert!(asked.await.unwrap().success());
+        assert_eq!(gomote.wait().await.unwrap().code(), Some(130));
+        assert_eq!(processes("sleep 9421"), 0);
+    })
+    .await;
+}
+
+/// How many processes run this command, by whatever path; gomote, which was asked for it, is none.
+fn processes(command: &str) -> usize {
+    let line = |entry: io::Result<std::fs::DirEntry>| {
+        let line = std::fs::read(entry.ok()?.path().join("cmdline")).ok()?;
+        Some(String::from_utf8_lossy(&line).replace('\0', " "))
+    };
+    let lines = std::fs::read_dir("/proc").unwrap().filter_map(line);
+    let runs = |line: &String| line.trim_end().ends_with(command) && !line.contains("gomote");
+    lines.filter(runs).count()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -272,7 +405,6 @@ async fn machines_that_may_not_register_are_told_why() {
             ("X-Go-Host-Type: host\r\nX-Go-Builder-Hostname: <b>\r\n", 400, "X-Go-Builder-Hostname: letters"),
             ("X-Go-Host-Type: host\r\nX-Go-Builder-Hostname: m2\r\n", 412, "bad key for mode \"host\""),
             ("X-Go-Host-Type: other\r\nX-Go-Builder-Hostname: m2\r\nX-Go-Builder-Key: machine-key\r\n", 412, "bad key for mode \"other\""),
-            ("X-Go-Host-Type: host\r\nX-Go-Builder-Hostname: m2\r\nX-Go-Builder-Key: machine-key\r\n", 400, "buildlet binary is too old"),
             (
                 "X-Go-Host-Type: host\r\nX-Go-Builder-Hostname: m2\r\nX-Go-Builder-Key: machine-key\r\nX-Revdial-Version: 9\r\n",
                 400,
@@ -349,17 +481,24 @@ struct Farm {
     tls: Arc<ClientConfig>,
     dir: tempfile::TempDir,
     shutdown: CancellationToken,
+    /// The file with alice's SSH keys.
+    alice_keys: Option<tempfile::TempPath>,
     _server: AbortOnDropHandle<()>,
 }
 
 impl Farm {
     async fn start(more: &str) -> Self {
+        Self::start_with("", more).await
+    }
+
+    /// Starts with more in the table of alice, and more tables.
+    async fn start_with(alice: &str, more: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let hash = |text| Secret::presented(text).hash();
         let config = format!(
             "data_dir = {:?}\n[listen]\nhttps = '127.0.0.1:0'\nssh = '127.0.0.1:0'\n\
              [host_types.host]\nkey_hash = '{}'\nenv = {{ FARM = 'green' }}\n[builder_types.type]\nhost_type = 'host'\n\
-             [users.alice]\ntoken_hash = '{}'\n[users.bob]\ntoken_hash = '{}'\n{more}",
+             [users.alice]\ntoken_hash = '{}'\n{alice}[users.bob]\ntoken_hash = '{}'\n{more}",
             dir.path().join("data"),
             hash(MACHINE_KEY),
             hash(ALICE),
@@ -379,12 +518,18 @@ impl Farm {
             addresses,
             dir,
             shutdown,
+            alice_keys: None,
             _server: AbortOnDropHandle::new(tokio::spawn(server.run())),
         }
     }
 
     /// Starts a buildlet, and waits until it is in the pool.
     async fn machine(&self, hostname: &str) -> Machine {
+        self.machine_with(hostname, "off").await
+    }
+
+    /// The same, with an SSH server of this kind.
+    async fn machine_with(&self, hostname: &str, ssh: &str) -> Machine {
         #[derive(Parser)]
         struct Cli {
             #[command(flatten)]
@@ -409,14 +554,51 @@ impl Farm {
             "--workdir",
             work_dir.to_str().unwrap(),
             "--ssh",
-            "off",
+            ssh,
         ];
         let args = Cli::parse_from(args).args;
         let task = AbortOnDropHandle::new(tokio::spawn(async move {
-            buildlet::run(args, std::future::pending()).await.unwrap();
+            let supervisor = buildlet::Supervisor::at(env!("CARGO_BIN_EXE_coordinator"));
+            buildlet::run(args, supervisor, std::future::pending())
+                .await
+                .unwrap();
         }));
         self.pool.joined(1).await;
         Machine { task }
+    }
+
+    /// gomote as alice uses it.
+    fn gomote_command(&self) -> tokio::process::Command {
+        let config = self.dir.path().join("gomote.toml");
+        let text = format!(
+            "server = \"https://localhost:{}\"\npin = \"{}\"\nuser = \"alice\"\ntoken = \"{ALICE}\"\n",
+            self.addresses.https.port(),
+            self.addresses.pin
+        );
+        std::fs::write(&config, text).unwrap();
+        std::fs::set_permissions(&config, PermissionsExt::from_mode(0o600)).unwrap();
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_coordinator"));
+        command
+            .arg("gomote")
+            .arg("--config")
+            .arg(config)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        command
+    }
+
+    /// Runs gomote; gives its exit code and what it wrote.
+    async fn gomote(&self, args: &[&str], input: &str) -> (i32, String, String) {
+        let mut gomote = self.gomote_command().args(args).spawn().unwrap();
+        let mut stdin = gomote.stdin.take().unwrap();
+        stdin.write_all(input.as_bytes()).await.unwrap();
+        drop(stdin);
+        let output = gomote.wait_with_output().await.unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        let exit = output.status.code().unwrap();
+        (exit, text(output.stdout), text(output.stderr))
     }
 
     fn client(&self, user: &str, token: &str) -> CoordinatorClient<impl Connect + use<>> {
@@ -499,7 +681,7 @@ fn sleeper() -> ExecRequest {
     request
 }
 
-async fn first_line(output: &mut (impl tokio::io::AsyncRead + Unpin)) {
+async fn first_line(output: &mut (impl AsyncRead + Unpin)) {
     let mut line = String::new();
     BufReader::with_capacity(1, output)
         .read_line(&mut line)

@@ -7,26 +7,35 @@ use buildlet_proto::coordinator::CoordinatorClient;
 use crate::cli::{Args, Command};
 use crate::config::Settings;
 use crate::exit::{self, Exit};
+use crate::interrupt::OnInterrupt;
 use crate::server::Server;
 use crate::streams::{OutputClosed, Streams};
-use crate::{exec, files, lease, ssh};
+use crate::{exec, files, jobs, lease, ssh};
 
 /// Does what `args` say, until it is done or `shutdown` resolves. Errors are written to `streams.errors`, with what to
 /// do next.
 ///
 /// # Cancel safety
 ///
-/// Dropping the future hangs up: what runs on the machine for it is killed, a file in the making is removed.
+/// Dropping the future hangs up: a file in the making is removed. The command of `run` goes on, where the machine has jobs;
+/// `shutdown` kills it.
 pub async fn run(args: Args, mut streams: Streams<'_>, shutdown: impl Future<Output = ()>) -> Exit {
     let own_failure = args.command.own_failure();
+    let on_interrupt = OnInterrupt::default();
     let result = tokio::select! {
-        result = Box::pin(dispatch(args, &mut streams)) => result,
-        () = shutdown => Ok(Exit::INTERRUPTED),
+        result = Box::pin(dispatch(args, &mut streams, &on_interrupt)) => result,
+        () = shutdown => {
+            on_interrupt.clean_up().await;
+            Ok(Exit::INTERRUPTED)
+        }
     };
     match result {
         Ok(exit) => exit,
         // Whoever read our output has had enough.
-        Err(error) if error.is::<OutputClosed>() => Exit::OK,
+        Err(error) if error.is::<OutputClosed>() => {
+            on_interrupt.clean_up().await;
+            Exit::OK
+        }
         Err(error) => {
             streams.warn(format_args!("{error:#}"));
             if let Some(advice) = exit::advice(&error) {
@@ -37,7 +46,11 @@ pub async fn run(args: Args, mut streams: Streams<'_>, shutdown: impl Future<Out
     }
 }
 
-async fn dispatch(args: Args, streams: &mut Streams<'_>) -> anyhow::Result<Exit> {
+async fn dispatch(
+    args: Args,
+    streams: &mut Streams<'_>,
+    on_interrupt: &OnInterrupt,
+) -> anyhow::Result<Exit> {
     let settings = Settings::load(&args.flags)?;
     let server = Arc::new(Server::new(&settings)?);
     let coordinator = CoordinatorClient::new(
@@ -47,19 +60,24 @@ async fn dispatch(args: Args, streams: &mut Streams<'_>) -> anyhow::Result<Exit>
         &settings.token,
     );
     match args.command {
+        Command::Attach(args) => return jobs::attach(&coordinator, &args, streams).await,
         Command::Create(args) => lease::create(&coordinator, args, streams).await?,
         Command::Destroy(args) => lease::destroy(&coordinator, &args).await?,
         Command::Gettar(args) => files::gettar(&coordinator, args, streams).await?,
+        Command::Jobs(args) => jobs::list(&coordinator, &args, streams).await?,
+        Command::Kill(args) => return jobs::kill(&coordinator, &args, streams).await,
         Command::List(args) => lease::list(&coordinator, &args, streams).await?,
+        Command::Logs(args) => jobs::logs(&coordinator, &args, streams).await?,
         Command::Ls(args) => files::ls(&coordinator, args, streams).await?,
         Command::Ping(args) => lease::ping(&coordinator, &args, streams).await?,
         Command::Put(args) => files::put(&coordinator, args, streams).await?,
         Command::Puttar(args) => files::puttar(&coordinator, args, streams).await?,
         Command::Rm(args) => files::rm(&coordinator, args).await?,
-        Command::Run(args) => return exec::run(&coordinator, args, streams).await,
+        Command::Run(args) => return exec::run(&coordinator, args, streams, on_interrupt).await,
         Command::Ssh(args) => {
             return ssh::ssh(&coordinator, &settings.gateway, args, streams).await;
         }
+        Command::Wait(args) => return jobs::wait(&coordinator, &args, streams).await,
     }
     streams.flush()?;
     Ok(Exit::OK)
@@ -68,6 +86,10 @@ async fn dispatch(args: Args, streams: &mut Streams<'_>) -> anyhow::Result<Exit>
 impl Command {
     /// The exit code for failures of our own, where the command's exit code otherwise belongs to the remote command.
     fn own_failure(&self) -> Option<Exit> {
-        matches!(self, Self::Run(_) | Self::Ssh(_)).then_some(Exit::NOT_THE_COMMAND)
+        matches!(
+            self,
+            Self::Attach(_) | Self::Run(_) | Self::Ssh(_) | Self::Wait(_)
+        )
+        .then_some(Exit::NOT_THE_COMMAND)
     }
 }

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use buildlet_proto::jobs::{JobId, Signal};
 use clap::{Subcommand, ValueEnum};
 
 use crate::config::Flags;
@@ -19,6 +20,11 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Show a job from its beginning to its end, give it standard input, and exit as it does
+    #[command(
+        after_help = "Example:\n  gomote attach INST c1vx7k3m9q\n\nCtrl-C ends the showing; the job goes on."
+    )]
+    Attach(JobTarget),
     /// Lease a machine, and print the instance's name
     #[command(after_help = "Example:\n  gomote create openbsd-amd64-60")]
     Create(Create),
@@ -30,9 +36,22 @@ pub(crate) enum Command {
         after_help = "Examples:\n  gomote gettar INST >all.tar.gz\n  gomote gettar --dir go/bin -o bin.tar.gz INST"
     )]
     Gettar(Gettar),
+    /// List the jobs of an instance: commands that run, and those that have ended and are kept
+    #[command(after_help = "Examples:\n  gomote jobs INST\n  gomote jobs -o json INST")]
+    Jobs(Jobs),
+    /// Kill a job, with every process that it has started
+    #[command(
+        after_help = "Examples:\n  gomote kill INST c1vx7k3m9q\n  gomote kill -s INT INST c1vx7k3m9q"
+    )]
+    Kill(Kill),
     /// List your instances
     #[command(after_help = "Examples:\n  gomote list\n  gomote list -o json")]
     List(List),
+    /// Print what a job has written so far
+    #[command(
+        after_help = "Examples:\n  gomote logs INST c1vx7k3m9q\n  gomote logs -f INST c1vx7k3m9q"
+    )]
+    Logs(Logs),
     /// List the files of an instance
     #[command(after_help = "Examples:\n  gomote ls INST\n  gomote ls -R -d --skip go/pkg INST go")]
     Ls(Ls),
@@ -59,7 +78,9 @@ pub(crate) enum Command {
         after_help = "Examples:\n  gomote run INST uname -a\n  gomote run --dir src -e CC=clang INST make -j4\n  \
         gomote run INST ./configure --prefix=/usr\n\nA command without a slash is found in the machine's PATH; one with \
         a slash is a file below the work directory, or, where it begins with one, of the machine. Output streams as it \
-        comes, standard output and standard error together."
+        comes. Standard input is passed on unless it is a terminal; in a loop over lines of a file say --no-stdin. A \
+        connection that is cut is made again, and the output goes on where it was. Ctrl-C kills the command and all that \
+        it has started."
     )]
     Run(Run),
     /// Open an SSH session on an instance, or run a command over SSH
@@ -68,6 +89,9 @@ pub(crate) enum Command {
         prints the command for scripts, scp and rsync"
     )]
     Ssh(Ssh),
+    /// Wait for a job, and exit as it does
+    #[command(after_help = "Example:\n  gomote wait INST $(gomote run --detach INST make)")]
+    Wait(JobTarget),
 }
 
 #[derive(Debug, clap::Args)]
@@ -113,6 +137,50 @@ pub(crate) enum ListOutput {
 }
 
 #[derive(Debug, clap::Args)]
+pub(crate) struct JobTarget {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// The job, as `run --detach` and `jobs` print it
+    #[arg(value_name = "ID")]
+    pub(crate) job: JobId,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Jobs {
+    /// How to print the jobs
+    #[arg(short, long, value_enum, default_value = "text")]
+    pub(crate) output: JobsOutput,
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum JobsOutput {
+    /// An array as the machine sends it
+    Json,
+    /// A line each: id, state, command; separated by tabs
+    Text,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Kill {
+    /// The signal for all its processes, without SIG
+    #[arg(short, long, value_name = "NAME", default_value = "KILL")]
+    pub(crate) signal: Signal,
+    #[command(flatten)]
+    pub(crate) target: JobTarget,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Logs {
+    /// Go on to the end of the job
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    #[command(flatten)]
+    pub(crate) target: JobTarget,
+}
+
+#[derive(Debug, clap::Args)]
 pub(crate) struct Run {
     /// Look the command up in the machine's PATH even if it has a slash
     #[arg(long)]
@@ -130,6 +198,12 @@ pub(crate) struct Run {
     /// First print what is run, in which directory and environment
     #[arg(long)]
     pub(crate) debug: bool,
+    /// Print the job's id and leave it alone: `logs`, `attach`, `wait` and `kill` take it
+    #[arg(long, conflicts_with = "debug")]
+    pub(crate) detach: bool,
+    /// Give the command nothing to read
+    #[arg(long)]
+    pub(crate) no_stdin: bool,
     #[command(flatten)]
     pub(crate) target: Target,
     /// The command and its arguments
@@ -298,8 +372,9 @@ Examples:
   gomote destroy INST
 
 Exit codes:
-  run, ssh   as the remote command; 128+n where signal n ended it; 127 where run
-             could not start it; 255 where the fault is not the command's
+  run, attach, wait, ssh
+             as the remote command; 128+n where signal n ended it; 127 where it
+             could not be started; 255 where the fault is not the command's
   others     0 done, 1 failed, 2 wrong arguments or configuration,
              3 no such instance or builder type, 4 not known or not allowed
   all        130 after Ctrl-C

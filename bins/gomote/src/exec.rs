@@ -5,22 +5,72 @@ use std::time::Duration;
 use anyhow::Context;
 use buildlet_proto::client::{Client, Connect};
 use buildlet_proto::coordinator::CoordinatorClient;
+use buildlet_proto::exec::ExecLevel;
+use buildlet_proto::jobs::{JobCommand, JobRequest, JobStdin, OutputRequest};
 use buildlet_proto::{ApiError, Buildlet, ErrorStatus, ExecRequest, ProcessState, RelPath};
 use tokio::io::AsyncReadExt;
 
 use crate::cli::Run;
 use crate::exit::{Exit, Usage};
 use crate::instance;
+use crate::interrupt::OnInterrupt;
+use crate::jobs;
 use crate::streams::Streams;
 
 pub(crate) async fn run<C: Connect>(
     coordinator: &CoordinatorClient<C>,
     args: Run,
     streams: &mut Streams<'_>,
+    on_interrupt: &OnInterrupt,
 ) -> anyhow::Result<Exit> {
     let request = request(&args)?;
     let (instance, buildlet) = instance::find(coordinator, &args.target.instance).await?;
     let running = || format!("running {} on {}", args.command[0], instance.name);
+    // What `--debug` prints, only /exec does.
+    if !args.debug {
+        let input = if args.no_stdin || args.detach {
+            None
+        } else {
+            jobs::input(streams)
+        };
+        let mut job = as_job(&request);
+        if input.is_some() {
+            job.stdin = JobStdin::Pipe;
+        }
+        let key = jobs::key();
+        // The command may run before its id is known here.
+        on_interrupt.plan(jobs::kill_started(
+            buildlet.clone(),
+            job.clone(),
+            key.clone(),
+        ));
+        let started = jobs::start(&buildlet, &job, &key).await;
+        on_interrupt.forget();
+        if let Some(job) = started.with_context(running)? {
+            if args.detach {
+                streams.write(format!("{}\n", job.id).as_bytes())?;
+                streams.flush()?;
+                return Ok(Exit::OK);
+            }
+            on_interrupt.plan(jobs::kill_whole(buildlet.clone(), job.id));
+            let from = OutputRequest::following(0, 0);
+            let ended = jobs::follow(&buildlet, job.id, from, streams, input).await;
+            if let Err(error) = &ended
+                && error.downcast_ref().is_some_and(jobs::may_pass)
+            {
+                streams.warn(format_args!(
+                    "the command may still run; `gomote attach {} {}` goes on from here",
+                    instance.name, job.id
+                ));
+            }
+            return ended
+                .with_context(running)
+                .inspect(|_| on_interrupt.forget());
+        }
+    }
+    if args.detach {
+        return Err(Usage(format!("--detach: {} knows of no jobs", instance.name)).into());
+    }
     let mut execution = buildlet.exec(request).await.with_context(running)?;
     let mut chunk = vec![0; CHUNK];
     let state = loop {
@@ -57,6 +107,26 @@ async fn whose_fault<C: Connect>(buildlet: &Client<C>) -> String {
     }
 }
 
+/// The same command as a job, which always has the work directory for its default.
+fn as_job(request: &ExecRequest) -> JobRequest {
+    let argv = std::iter::once(&request.command).chain(&request.args);
+    let mut job = JobRequest::argv(argv.cloned());
+    job.cwd.clone_from(&request.dir);
+    if request.dir.is_none() && request.level == ExecLevel::WorkDir {
+        let beside = request.command.rsplit_once('/').map(|(dir, _)| dir);
+        job.cwd = beside.map(str::to_owned);
+    }
+    if request.level == ExecLevel::WorkDir && !request.command.contains('/') {
+        // A bare name would be looked up in PATH.
+        let mut argv = vec![format!("./{}", request.command)];
+        argv.extend(request.args.iter().cloned());
+        job.command = JobCommand::Argv(argv);
+    }
+    job.env.clone_from(&request.env);
+    job.path.clone_from(&request.path);
+    job
+}
+
 fn request(args: &Run) -> Result<ExecRequest, Usage> {
     let (command, arguments) = args
         .command
@@ -88,7 +158,7 @@ fn request(args: &Run) -> Result<ExecRequest, Usage> {
     Ok(request)
 }
 
-fn exit(state: &ProcessState, streams: &mut Streams<'_>) -> Exit {
+pub(crate) fn exit(state: &ProcessState, streams: &mut Streams<'_>) -> Exit {
     if let Some(code) = state.exit_code() {
         return Exit::of_command(code);
     }
@@ -137,8 +207,6 @@ const SIGNALS: [(u8, &str); 15] = [
 
 #[cfg(test)]
 mod tests {
-    use buildlet_proto::exec::ExecLevel;
-
     use super::*;
     use crate::cli::Target;
 
@@ -149,6 +217,8 @@ mod tests {
             path: Vec::new(),
             dir: None,
             debug: false,
+            detach: false,
+            no_stdin: false,
             target: Target {
                 instance: "i".to_owned(),
             },
@@ -186,6 +256,19 @@ mod tests {
             ..args(&["bin/tool"])
         };
         assert_eq!(request(&run).unwrap().level, ExecLevel::System);
+    }
+
+    #[test]
+    fn a_job_finds_the_same_program_in_the_same_place() {
+        let job = |command| {
+            let job = as_job(&request(&args(&[command])).unwrap());
+            (job.command, job.cwd)
+        };
+        let argv = |program: &str| JobCommand::Argv(vec![program.to_owned()]);
+        assert_eq!(job("make"), (argv("make"), None));
+        assert_eq!(job("./configure"), (argv("./configure"), None));
+        let dir = Some("go/src".to_owned());
+        assert_eq!(job("go/src/make.bash"), (argv("go/src/make.bash"), dir));
     }
 
     #[test]
@@ -229,6 +312,7 @@ mod tests {
             let (mut output, mut errors) = (Vec::new(), Vec::new());
             let mut streams = Streams {
                 input: Box::pin(tokio::io::empty()),
+                input_is_terminal: false,
                 output: &mut output,
                 output_is_terminal: false,
                 errors: &mut errors,

@@ -3,11 +3,12 @@
 use std::process::ExitCode;
 
 use buildlet_proto::ApiError;
+use buildlet_proto::coordinator::EXPIRED;
 use http::StatusCode;
 
 /// An exit code.
 ///
-/// `run` and `ssh` exit as the remote command does, with 128 and the signal's number where a signal ended it, with 127
+/// `run`, `attach`, `wait` and `ssh` exit as the remote command does, with 128 and the signal's number where a signal ended it, with 127
 /// where it could not be started, and with 255 where the fault is not the command's. The other commands use the
 /// constants.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -129,7 +130,6 @@ fn is_auth(error: &ApiError) -> bool {
         || error.message().contains("missing required authentication")
 }
 
-const EXPIRED: &str = "unknown or expired buildlet";
 const NOT_YOURS: &str = "you don't own that buildlet";
 
 #[cfg(test)]

@@ -10,7 +10,8 @@
 //! | [`config`] | the configuration file, and what becomes of flags, environment and file |
 //! | `server` | connections to the coordinator |
 //! | `instance` | names of instances, abbreviated or not |
-//! | `lease`, `exec`, `files`, `ssh` | the commands |
+//! | `lease`, `exec`, `jobs`, `files`, `ssh` | the commands |
+//! | `interrupt` | what is left to do after Ctrl-C |
 //! | `archive` | a directory as a tar.gz, made while it is sent |
 //! | `progress` | a bar on standard error |
 //! | `streams` | [`Streams`]: where data and chatter go |
@@ -24,6 +25,8 @@ mod exec;
 mod exit;
 mod files;
 mod instance;
+mod interrupt;
+mod jobs;
 mod lease;
 mod progress;
 mod server;

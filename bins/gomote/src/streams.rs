@@ -7,8 +7,10 @@ use tokio::io::AsyncRead;
 
 /// The three standard streams, or what stands in for them.
 pub struct Streams<'a> {
-    /// What `put -` and `puttar -` send.
+    /// What `put -` and `puttar -` send, and commands read.
     pub input: Pin<Box<dyn AsyncRead + Send>>,
+    /// Whether a person types `input`: commands do not get it then, as with `ssh -n`.
+    pub input_is_terminal: bool,
     /// Data, and nothing else.
     pub output: &'a mut (dyn Write + Send),
     /// Whether `output` shows what it gets to a person.
@@ -27,6 +29,7 @@ impl<'a> Streams<'a> {
     ) -> Self {
         Self {
             input: Box::pin(tokio::io::stdin()),
+            input_is_terminal: io::stdin().is_terminal(),
             output,
             output_is_terminal: io::stdout().is_terminal(),
             errors,
@@ -50,6 +53,12 @@ impl<'a> Streams<'a> {
     /// Writes data.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
         self.output.write_all(bytes).map_err(of_output)
+    }
+
+    /// Writes what a command wrote to its standard error. Where ours is gone, its output is still of use.
+    pub(crate) fn write_error(&mut self, bytes: &[u8]) {
+        let _ = self.errors.write_all(bytes);
+        let _ = self.errors.flush();
     }
 
     /// Hands on what was written.
@@ -106,6 +115,7 @@ mod tests {
         let (mut output, mut errors) = (Vec::new(), Vec::new());
         let mut streams = Streams {
             input: Box::pin(tokio::io::empty()),
+            input_is_terminal: false,
             output: &mut output,
             output_is_terminal,
             errors: &mut errors,

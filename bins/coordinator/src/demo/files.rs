@@ -69,6 +69,7 @@ impl DemoFiles {
             data_dir: self.dir.join("coordinator"),
             listen: Listen { https, ssh },
             tls: Default::default(),
+            ssh: Default::default(),
             host_types: [(HOST_TYPE.to_owned(), host_type)].into(),
             builder_types: [(BUILDER_TYPE.to_owned(), builder_type)].into(),
             users: [(USER.to_owned(), user)].into(),

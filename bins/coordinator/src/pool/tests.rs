@@ -182,6 +182,28 @@ async fn only_idle_machines_are_checked_and_the_ill_are_cut_off() {
 }
 
 #[tokio::test]
+async fn a_machine_that_is_set_aside_is_for_nobody_until_it_is_well() {
+    let (pool, _links) = pool_with(&["a"]);
+    let reservation = pool.queue("host").machine().await;
+    reservation.set_aside(Unhealthy::LowDisk);
+    let unfit = Some(Usage::Unfit(Unhealthy::LowDisk));
+    assert_eq!(usage(&pool, "a"), unfit);
+    let ticket = pool.queue("host");
+    let mut wait = task::spawn(ticket.machine());
+    assert_pending!(wait.poll());
+    let since = pool.snapshot().machines[0].since;
+    for health in [Health::Unfit(Unhealthy::LowDisk), Health::Well] {
+        assert_eq!(usage(&pool, "a"), unfit);
+        let checked = pool.start_checks();
+        assert_eq!(checked.len(), 1);
+        assert_pending!(wait.poll());
+        assert_eq!(pool.snapshot().machines[0].since, since);
+        pool.end_check(&checked[0], health);
+    }
+    assert_eq!(assert_ready!(wait.poll()).link.id, id("a"));
+}
+
+#[tokio::test]
 async fn joined_waits_for_that_many() {
     let (pool, _links) = pool_with(&["a"]);
     let waiting_pool = pool.clone();

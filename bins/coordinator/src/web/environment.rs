@@ -10,37 +10,54 @@ use axum::extract::Request;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use axum::http::{Method, StatusCode};
 use buildlet_proto::ExecRequest;
+use buildlet_proto::jobs::JobRequest;
 
 use super::error::WebError;
 
-/// Puts `env` before the environment that an `/exec` request asks for, whose own variables therefore win. Any other
-/// request is left as it is, and so is a form that the buildlet will refuse.
+/// Puts `env` before the environment that a request to run a command asks for, whose own variables therefore win. Any
+/// other request is left as it is, and so is one that the buildlet will refuse.
 pub(super) async fn add(
     env: &BTreeMap<String, String>,
     request: Request,
 ) -> Result<Request, WebError> {
-    let is_exec = request.method() == Method::POST && request.uri().path() == "/exec";
-    if !is_exec || env.is_empty() || !is_form(request.headers()) {
+    let is_post = request.method() == Method::POST;
+    let add: fn(&[u8], Vec<String>) -> Option<Vec<u8>> = match request.uri().path() {
+        "/exec" if is_post && is_form(request.headers()) => add_to_form,
+        "/jobs" if is_post => add_to_job,
+        _ => return Ok(request),
+    };
+    if env.is_empty() {
         return Ok(request);
     }
     let (mut head, body) = request.into_parts();
-    let form = axum::body::to_bytes(body, MAX_FORM).await.map_err(|_| {
+    let body = axum::body::to_bytes(body, MAX_FORM).await.map_err(|_| {
         WebError::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             format!("the form was cut, or is larger than {MAX_FORM} bytes"),
         )
     })?;
-    let body = match ExecRequest::from_form(&form) {
-        Ok(mut exec) => {
-            let builder = env.iter().map(|(name, value)| format!("{name}={value}"));
-            exec.env = builder.chain(exec.env).collect();
-            exec.to_form().into()
-        }
-        Err(_) => form,
+    let builder = env.iter().map(|(name, value)| format!("{name}={value}"));
+    let body = match add(&body, builder.collect()) {
+        Some(added) => added.into(),
+        None => body,
     };
     head.headers
         .insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     Ok(Request::from_parts(head, Body::from(body)))
+}
+
+fn add_to_form(form: &[u8], mut env: Vec<String>) -> Option<Vec<u8>> {
+    let mut exec = ExecRequest::from_form(form).ok()?;
+    env.append(&mut exec.env);
+    exec.env = env;
+    Some(exec.to_form().into_bytes())
+}
+
+fn add_to_job(json: &[u8], mut env: Vec<String>) -> Option<Vec<u8>> {
+    let mut job: JobRequest = serde_json::from_slice(json).ok()?;
+    env.append(&mut job.env);
+    job.env = env;
+    serde_json::to_vec(&job).ok()
 }
 
 fn is_form(headers: &HeaderMap) -> bool {
@@ -84,6 +101,22 @@ mod tests {
         let form = env_of("/exec", FORM, "cmd=make&env=B%3Duser").await;
         let exec = ExecRequest::from_form(form.as_bytes()).unwrap();
         assert_eq!(exec.env, ["A=host", "B=host", "B=user"]);
+    }
+
+    #[tokio::test]
+    async fn jobs_have_the_environment_as_well() {
+        let job = env_of(
+            "/jobs",
+            "application/json",
+            r#"{"shell":"make","env":["B=user"]}"#,
+        )
+        .await;
+        assert_eq!(
+            job,
+            r#"{"shell":"make","env":["A=host","B=host","B=user"]}"#
+        );
+        let bad = r#"{"shell":"make","nonsense":1}"#;
+        assert_eq!(env_of("/jobs", "application/json", bad).await, bad);
     }
 
     #[tokio::test]

@@ -10,7 +10,7 @@ use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::{Method, StatusCode, Version};
 use axum::response::{IntoResponse, Response};
 use buildlet_proto::coordinator::X_BUILDLET_PROXY;
-use buildlet_proto::hijack::Hijack;
+use buildlet_proto::hijack::{self, Hijack};
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper_util::rt::TokioIo;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -156,11 +156,11 @@ fn upgraded(
     end: CancellationToken,
 ) -> Response {
     let machine = hyper::upgrade::on(&mut response);
-    hijack.take_over(move |mut client| {
+    hijack.take_over(move |client| {
         Box::pin(async move {
             let copy = async {
-                let mut machine = TokioIo::new(machine.await.map_err(std::io::Error::other)?);
-                tokio::io::copy_bidirectional(&mut client, &mut machine).await
+                let machine = TokioIo::new(machine.await.map_err(std::io::Error::other)?);
+                hijack::join(client, machine).await
             };
             tokio::select! {
                 copied = copy => debug!(?copied, "a proxied stream ended"),

@@ -1,15 +1,20 @@
-//! `GET /reverse`: a machine dials in, and the connection is reversed.
+//! `GET /reverse`: a machine dials in, and the connection is reversed. `GET /revdial`: a machine of dialect v2 brings a
+//! connection that we asked it for.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Extension;
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Request, State};
+use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderMap, Method, Response, StatusCode, header};
 use buildlet_proto::hijack::{Hijack, HijackedStream};
 use revdial::handshake::Dialect;
+use revdial::v2::{PickUp, Tls};
 use revdial::{Config, Dialer};
+use tokio::sync::oneshot;
+use tokio_util::io::InspectReader;
 use tracing::{info, warn};
 
 use crate::coordinator::Coordinator;
@@ -33,19 +38,51 @@ pub(super) async fn register(
         return Err(WebError::bad_request("requires GET method"));
     }
     let machine = identify(&coordinator, &headers, peer)?;
-    require_v3(&headers)?;
+    let dialect = Dialect::from_headers(&headers).map_err(|_| unknown_dialect())?;
     if let Some(present) = coordinator.pool.link(&machine) {
         make_way(present).await?;
     }
-    hijack.take_over(move |stream| Box::pin(serve(coordinator, machine, peer, stream)));
-    let response = Response::builder()
+    hijack.take_over(move |stream| Box::pin(serve(coordinator, machine, peer, dialect, stream)));
+    let mut response = Response::builder()
         .status(StatusCode::SWITCHING_PROTOCOLS)
         .header(header::CONNECTION, "Upgrade")
-        .header(header::UPGRADE, "revdial")
-        .header(X_REVDIAL_VERSION, "3");
+        .header(header::UPGRADE, "revdial");
+    if let Some(version) = dialect.header_value() {
+        response = response.header(Dialect::HEADER, version);
+    }
     Ok(response
         .body(Body::empty())
         .expect("constant headers are valid"))
+}
+
+/// Checks that a dial waits for the connection, answers 101, and keeps the connection's slot until the dial is done with
+/// it: a connection that a machine brings counts like one that a user opens.
+pub(super) async fn pick_up(
+    State(coordinator): State<Arc<Coordinator>>,
+    Extension(Peer(peer)): Extension<Peer>,
+    Extension(hijack): Extension<Hijack>,
+    request: Request,
+) -> Response<Body> {
+    // This server speaks TLS and nothing else.
+    match coordinator.pick_ups.begin_request(&request, Tls::Present) {
+        Ok(mut pick_up) => {
+            pick_up.set_peer_addr(peer);
+            let response = pick_up.response().map(Body::from);
+            hijack.take_over(move |stream| Box::pin(hand_over(pick_up, stream)));
+            response
+        }
+        Err(refusal) => refusal.response().map(Body::from),
+    }
+}
+
+/// Gives the dial its connection, and waits until it is done with it.
+async fn hand_over(pick_up: PickUp, stream: HijackedStream) {
+    let (in_use, done) = oneshot::channel::<()>();
+    pick_up.complete(InspectReader::new(stream, move |_| {
+        let _ = &in_use;
+    }));
+    // It is dropped with the stream, never sent.
+    let _ = done.await;
 }
 
 /// Finds out which machine it is, with the texts and codes of Go's coordinator.
@@ -102,15 +139,26 @@ fn identify(
     Ok(machine)
 }
 
-fn require_v3(headers: &HeaderMap) -> Result<(), WebError> {
-    match Dialect::from_headers(headers) {
-        Ok(Dialect::V3) => Ok(()),
-        Ok(_) => Err(WebError::bad_request(
-            "buildlet binary is too old: this coordinator speaks X-Revdial-Version 3",
-        )),
-        Err(_) => Err(WebError::bad_request(
-            "unknown revdial version: this coordinator speaks X-Revdial-Version 3",
-        )),
+fn unknown_dialect() -> WebError {
+    WebError::bad_request(
+        "unknown revdial version: this coordinator speaks X-Revdial-Version 3 and 2, and Go's first dialect without the header",
+    )
+}
+
+/// Makes the registered connection the machine's link.
+fn dialer(coordinator: &Coordinator, dialect: Dialect, stream: HijackedStream) -> Dialer {
+    let mut config = Config::default();
+    match dialect {
+        Dialect::V1 => {
+            config.max_outbound_streams = MAX_GO_STREAMS;
+            Dialer::v1(stream, config)
+        }
+        Dialect::V2 => {
+            config.max_outbound_streams = MAX_GO_STREAMS;
+            let path = PathAndQuery::from_static(PICK_UP_PATH);
+            Dialer::v2(stream, &coordinator.pick_ups, path, config)
+        }
+        Dialect::V3 | _ => Dialer::new(stream, config),
     }
 }
 
@@ -133,9 +181,10 @@ async fn serve(
     coordinator: Arc<Coordinator>,
     machine: MachineId,
     peer: SocketAddr,
+    dialect: Dialect,
     stream: HijackedStream,
 ) {
-    let dialer = Dialer::new(stream, Config::default());
+    let dialer = dialer(&coordinator, dialect, stream);
     let link = match Link::establish(machine.clone(), peer, dialer.clone()).await {
         Ok(link) => Arc::new(link),
         Err(error) => {
@@ -149,7 +198,7 @@ async fn serve(
         link.close();
         return;
     }
-    info!(%machine, version = link.version, "machine joined");
+    info!(%machine, version = link.version, ?dialect, "machine joined");
     tokio::select! {
         reason = link.closed() => info!(%machine, %reason, "machine left"),
         () = coordinator.shutdown.cancelled() => link.close(),
@@ -160,6 +209,10 @@ async fn serve(
 async fn admit(coordinator: &Coordinator, link: &Arc<Link>) -> anyhow::Result<()> {
     let lease = coordinator.instances.of_machine(&link.id).await?;
     let name = lease.map(|lease| lease.name);
+    if name.is_none() {
+        // Every lease ends with the link, so this is where what the last user left running ends.
+        link.forget_jobs().await?;
+    }
     if let Err(Occupied(present)) = coordinator.pool.join(link.clone(), name.clone()) {
         // It was asked before the 101 and was dead, or it registered since; either way it has to prove itself.
         anyhow::ensure!(
@@ -185,4 +238,8 @@ fn is_hostname(name: &str) -> bool {
             .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
 }
 
-const X_REVDIAL_VERSION: &str = "x-revdial-version";
+/// Where machines of dialect v2 bring their connections, as in Go's coordinator.
+pub(super) const PICK_UP_PATH: &str = "/revdial";
+/// Streams that may be open at once to a machine of Go's dialects. In v1 each may hold 512 KiB that nobody reads, in v2
+/// each is a connection of its own: 64 MiB, or 128 descriptors.
+const MAX_GO_STREAMS: usize = 128;

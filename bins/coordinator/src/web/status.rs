@@ -104,9 +104,10 @@ impl StatusPage {
 impl MachineRow {
     fn new(machine: &MachineStatus, now: SystemTime) -> Self {
         let usage = match &machine.usage {
-            Usage::Checking | Usage::Idle => "idle".to_owned(),
+            Usage::Idle => "idle".to_owned(),
             Usage::Leased(name) => format!("leased as {name}"),
             Usage::Reserved => "being made ready".to_owned(),
+            Usage::Unfit(reason) => format!("set aside because {reason},"),
         };
         let since = rounded(now.duration_since(machine.since));
         let state = match machine.link {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use buildlet_proto::coordinator::Instance;
+use buildlet_proto::jobs::{Job, JobAbout, JobCommand, JobId};
 use buildlet_proto::tls::Pin;
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -75,9 +76,17 @@ impl Coordinator {
         self.dir.path().join("config.toml")
     }
 
-    /// The last request that came, and its body.
+    /// The last request that came, with the key of a start, and its body.
     pub(crate) fn last(&self) -> (String, Vec<u8>) {
         self.seen.lock().unwrap().last().unwrap().clone()
+    }
+
+    /// Waits for a request for `path`.
+    pub(crate) async fn saw(&self, path: &str) {
+        let is_it = |(what, _): &(String, Vec<u8>)| what.starts_with(path);
+        while !self.seen.lock().unwrap().iter().any(is_it) {
+            tokio::task::yield_now().await;
+        }
     }
 
     pub(crate) fn requests(&self) -> usize {
@@ -121,9 +130,10 @@ async fn answer(request: Request<Incoming>, seen: &Seen, hung_up: Arc<Notify>) -
     {
         return text(StatusCode::UNAUTHORIZED, "bad username or password\n");
     }
-    seen.lock()
-        .unwrap()
-        .push((head.uri.to_string(), body.to_vec()));
+    let key = head.headers.get("idempotency-key");
+    let key = key.map_or(String::new(), |key| format!(" {}", key.to_str().unwrap()));
+    let what = format!("{}{key}", head.uri);
+    seen.lock().unwrap().push((what.clone(), body.to_vec()));
     let is_proxied = head
         .headers
         .get("x-buildlet-proxy")
@@ -146,8 +156,30 @@ async fn answer(request: Request<Incoming>, seen: &Seen, hung_up: Arc<Notify>) -
         ("/write" | "/writetgz", true) => text(StatusCode::OK, "OK"),
         ("/removeall" | "/halt", true) => text(StatusCode::OK, ""),
         ("/exec", true) => exec(body, hung_up),
+        ("/jobs", true) if body.windows(4).any(|word| word == b"slow") => slow(seen, &what).await,
+        ("/jobs/0000000000/signal", true) => text(StatusCode::OK, &job()),
+        // A buildlet of Go.
+        ("/jobs", true) => text(StatusCode::NOT_FOUND, "404 page not found\n"),
         _ => text(StatusCode::BAD_GATEWAY, "unknown or expired buildlet\n"),
     }
+}
+
+/// A job that starts, of which only those hear who ask again with the same key.
+async fn slow(seen: &Seen, what: &str) -> Response<Body> {
+    let is_again = {
+        let seen = seen.lock().unwrap();
+        seen.iter().filter(|(other, _)| other == what).count() > 1
+    };
+    if !is_again {
+        std::future::pending::<()>().await;
+    }
+    text(StatusCode::CREATED, &job())
+}
+
+fn job() -> String {
+    let command = JobCommand::Argv(vec!["slow".to_owned()]);
+    let about = JobAbout::new(command, "/work", SystemTime::now());
+    serde_json::to_string(&Job::new(JobId::from_bits(0), about)).unwrap()
 }
 
 fn create() -> Response<Body> {

@@ -103,6 +103,19 @@ async fn a_run_streams_and_an_interrupt_ends_it() {
 }
 
 #[tokio::test]
+async fn an_interrupt_before_the_id_is_known_kills_the_command() {
+    let coordinator = Coordinator::start().await;
+    let args = parse(&["run", "linux", "slow"], &coordinator.config());
+    let (mut output, mut errors) = (Vec::new(), Vec::new());
+    let streams = streams(b"", &mut output, &mut errors);
+    let exit = within_seconds(gomote::run(args, streams, coordinator.saw("/jobs "))).await;
+    assert_eq!(exit, Exit::INTERRUPTED);
+    let (path, signal) = coordinator.last();
+    assert_eq!(path, "/jobs/0000000000/signal");
+    assert_eq!(signal, b"signal=KILL&whole=1");
+}
+
+#[tokio::test]
 async fn files_are_put_with_their_permissions() {
     let coordinator = Coordinator::start().await;
     let dir = tempfile::tempdir().unwrap();
@@ -198,6 +211,7 @@ async fn an_archive_does_not_go_to_a_terminal() {
     let args = parse(&["gettar", "linux"], &coordinator.config());
     let (mut output, mut errors) = (Vec::new(), Vec::new());
     let streams = Streams {
+        input_is_terminal: false,
         output_is_terminal: true,
         ..streams(b"", &mut output, &mut errors)
     };
@@ -438,6 +452,7 @@ fn streams<'a>(
     Streams {
         input: Box::pin(input),
         output,
+        input_is_terminal: false,
         output_is_terminal: false,
         errors,
         errors_is_terminal: false,
