@@ -1,0 +1,3 @@
+module interop/differential
+
+go 1.25.0

@@ -1,0 +1,3 @@
+module interop/golden
+
+go 1.25.0
