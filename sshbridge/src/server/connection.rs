@@ -1,24 +1,24 @@
+mod ending;
+
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OnceCell, Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub(super) use self::ending::End;
 use super::events::Closing;
 use super::listening::Listening;
-use super::notice::{self, Notices};
 use super::permit::{Permitted, permit};
 use super::protocol::{self, Rejection};
 use super::sources::Offence;
 use super::startups::Startup;
 use super::{ServeError, Shared, stream};
 use crate::audit::{AuditKind, Credential, Direction, Outcome, Proof};
-use crate::auth::{Forwarding, Grant, Machine, Permission, Refusal, Term};
+use crate::auth::{Forwarding, Grant, Machine, Permission, Refusal};
 use crate::backend::{
     BackendChannel, BackendConn, BackendError, BackendStream, ChannelRequest, Destination,
     ListenAddress, Origin,
@@ -69,17 +69,6 @@ impl OffenceOf {
             Some(Offence::NoLogin)
         }
     }
-}
-
-/// Why we end a connection.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) enum End {
-    /// The right to the machine has ended, perhaps with a sentence about it.
-    Ended(Option<String>),
-    /// The machine listened for the client, and was lost: what the client waits for would never come.
-    Lost,
-    /// The server ends.
-    Shutdown,
 }
 
 /// What a client is cut off for.
@@ -195,11 +184,6 @@ impl Connection {
 }
 
 impl State {
-    /// Why we end the connection, where we do.
-    pub(super) fn end(&self) -> Option<&End> {
-        self.end.get()
-    }
-
     /// Opens a session on the machine.
     pub(super) async fn open(&self) -> Result<Opened, Refusal> {
         let opened = async {
@@ -448,54 +432,6 @@ impl State {
         let _ = self.abuse.set(abuse);
     }
 
-    /// Cancelled when the client is to be told why its connection ends.
-    pub(super) fn ending(&self) -> &CancellationToken {
-        &self.ending
-    }
-
-    /// What users are told at the end.
-    pub(super) fn farewell(&self) -> String {
-        match self.end.get() {
-            Some(End::Lost) => self.loss(),
-            Some(End::Shutdown) => "the gateway is shutting down".to_owned(),
-            Some(End::Ended(Some(reason))) => reason.clone(),
-            Some(End::Ended(None)) | None => {
-                format!("your right to use {} has ended", self.machine_name())
-            }
-        }
-    }
-
-    /// What users are told where the machine is lost: it may be taken from them before we know that their time is over.
-    pub(super) fn loss(&self) -> String {
-        let tenure = match self.machine.get() {
-            Some(Ok(machine)) => machine.tenure.follow().borrow().clone(),
-            Some(Err(_)) | None => Term::Lasting(None),
-        };
-        match tenure {
-            Term::Lasting(_) => "the connection to the machine was lost".to_owned(),
-            Term::Over(reason) => reason,
-        }
-    }
-
-    /// When users of `machine` are told that their time ends.
-    pub(super) fn notices(&self, machine: &Machine) -> Notices {
-        let not_after = self.grant.get().and_then(|grant| grant.not_after);
-        Notices::new(self.shared.config.end_notice, not_after, &machine.tenure)
-    }
-
-    /// What they are told.
-    pub(super) fn notice(&self, left: Duration) -> String {
-        let left = notice::in_words(left);
-        format!("your right to use {} ends {left}", self.machine_name())
-    }
-
-    fn machine_name(&self) -> &str {
-        match self.machine.get() {
-            Some(Ok(machine)) => &machine.id,
-            Some(Err(_)) | None => "the machine",
-        }
-    }
-
     pub(super) fn count_channel(self: &Arc<Self>) -> OpenChannel {
         self.channels.send_modify(|count| *count += 1);
         OpenChannel(self.clone())
@@ -527,42 +463,6 @@ impl State {
             .await;
         self.resolved.cancel();
         resolved.as_ref().map_err(Refusal::clone)
-    }
-
-    /// Waits for the end of the user's right to be here. What there is to say about it.
-    async fn right_ended(&self) -> Option<String> {
-        let expired = async {
-            match self.grant.get().and_then(|grant| grant.not_after) {
-                Some(end) => tokio::time::sleep_until(Instant::from_std(end)).await,
-                None => std::future::pending().await,
-            }
-        };
-        let ended = async {
-            self.resolved.cancelled().await;
-            match self.machine.get() {
-                Some(Ok(machine)) => machine.tenure.ended().await,
-                Some(Err(_)) | None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = expired => None,
-            reason = ended => reason,
-        }
-    }
-
-    /// Lets the channels say farewell, then asks the client to leave.
-    async fn finish(&self, end: End) {
-        let _ = self.end.set(end);
-        self.ending.cancel();
-        let grace = self.shared.config.shutdown_grace;
-        let mut channels = self.channels.subscribe();
-        let _ = tokio::time::timeout(grace, channels.wait_for(|open| *open == 0)).await;
-        if let Some(control) = self.control.get() {
-            let farewell = self.farewell();
-            let _ = tokio::time::timeout(DISCONNECT, control.disconnect(&farewell)).await;
-        }
-        // The session ends when the client closes, which ends the connection before this does.
-        tokio::time::sleep(DISCONNECT).await;
     }
 
     fn outcome(
@@ -601,6 +501,3 @@ fn unavailable(machine: &Machine, error: &BackendError) -> Refusal {
     tracing::debug!(machine = machine.id, %error, "the machine is not available");
     Refusal::new(format!("{}: {error}", machine.id))
 }
-
-/// How long the client may take to be told to disconnect, and then to do it.
-const DISCONNECT: Duration = Duration::from_secs(1);
