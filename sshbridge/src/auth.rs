@@ -41,6 +41,14 @@ pub trait Authorizer: Send + Sync + 'static {
     fn takes_certificates(&self) -> bool {
         false
     }
+
+    /// Whether what was granted has been taken back. The server asks while the user is logged in
+    /// ([`ServerConfig::revocation_check`](crate::server::ServerConfig::revocation_check)), and ends the connection where it has. That it
+    /// cannot be known just now is no reason to say so. By default nothing is taken back.
+    async fn is_revoked(&self, grant: &Grant) -> bool {
+        let _ = grant;
+        false
+    }
 }
 
 /// One attempt to log in.
@@ -114,6 +122,9 @@ pub struct Grant {
     pub scope: Scope,
     /// The key that was proven, as an `authorized_keys` line without options or comment. The server puts it here.
     pub key: Option<String>,
+    /// The authority whose certificate for that key was believed, as SHA-256 of its key. The server puts it here. `None` for
+    /// a plain key.
+    pub authority: Option<String>,
 }
 
 impl Grant {
@@ -128,6 +139,7 @@ impl Grant {
             command: None,
             scope: Scope::Login,
             key: None,
+            authority: None,
         }
     }
 }

@@ -62,6 +62,17 @@ impl KeyUser {
         }
         false
     }
+
+    /// Whether `key` is certainly none of this user any more: a source that fails may still have it.
+    async fn has_lost(&self, key: &AuthorizedKey) -> bool {
+        for (source, account) in &self.sources {
+            match source.keys(account).await {
+                Ok(keys) if !keys.contains(key) => {}
+                Ok(_) | Err(_) => return false,
+            }
+        }
+        true
+    }
 }
 
 impl std::fmt::Debug for KeyUser {
@@ -84,6 +95,9 @@ impl std::fmt::Debug for KeyUser {
 /// Certificates of configured authorities count for the user who has one of their principals
 /// ([`KeyUser::with_principal`]); a principal that is the name of an instance counts for the user in that name, and for
 /// logins to that instance alone. The certificate's time is that of the login; what is logged in by then stays.
+///
+/// A login is revoked when there is no such user, no source has the user's key any more, or none the certificate's authority. A source
+/// that fails revokes nothing: a file that is being replaced, or a server that is down, must not throw everybody out.
 #[derive(Clone)]
 pub struct KeyAuthorizer {
     users: Vec<KeyUser>,
@@ -119,6 +133,17 @@ impl KeyAuthorizer {
             }
         }
         None
+    }
+
+    /// Whether the authority with that fingerprint is certainly none of ours any more.
+    async fn have_lost(&self, authority: &str) -> bool {
+        for source in &self.authorities {
+            match source.keys("").await {
+                Ok(keys) if keys.iter().all(|key| key.fingerprint() != authority) => {}
+                Ok(_) | Err(_) => return false,
+            }
+        }
+        true
     }
 
     async fn check(&self, request: &CertificateRequest) -> Option<Certified> {
@@ -200,6 +225,18 @@ impl Authorizer for KeyAuthorizer {
     fn takes_certificates(&self) -> bool {
         !self.authorities.is_empty()
     }
+
+    async fn is_revoked(&self, grant: &Grant) -> bool {
+        let Some(user) = self.users.iter().find(|user| user.name == grant.user) else {
+            return true;
+        };
+        match (&grant.authority, grant.key.as_ref().map(|key| key.parse())) {
+            (Some(authority), _) => self.have_lost(authority).await,
+            (None, Some(Ok(key))) => user.has_lost(&key).await,
+            // Not reached: such a grant is none of ours.
+            (None, Some(Err(_)) | None) => false,
+        }
+    }
 }
 
 impl std::fmt::Debug for KeyAuthorizer {
@@ -219,6 +256,7 @@ const USER: &str = "user-";
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
@@ -342,6 +380,78 @@ mod tests {
         assert_eq!(user("mutable-user-anna-linux-0", &[annas]), name("anna"));
         assert_eq!(user("user-anna-linux-1", &[annas]), None);
         assert_eq!(user("somewhere", &["somewhere"]), None);
+    }
+
+    /// Says what it is told to, or fails.
+    #[derive(Default)]
+    struct Changing(Mutex<Option<Vec<AuthorizedKey>>>);
+
+    impl Changing {
+        fn set(&self, keys: Option<&[&str]>) {
+            let keys = keys.map(|keys| keys.iter().map(|key| key.parse().unwrap()).collect());
+            *self.0.lock().unwrap() = keys;
+        }
+    }
+
+    #[async_trait]
+    impl KeySource for Changing {
+        async fn keys(&self, _account: &str) -> Result<Vec<AuthorizedKey>, KeySourceError> {
+            let keys = self.0.lock().unwrap().clone();
+            keys.ok_or(KeySourceError::Throttled)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_key_is_revoked_when_no_source_has_it_and_none_fails() {
+        let (mine, other) = (key(), key());
+        let (mine, other) = (mine.as_str(), other.as_str());
+        let sources = [Arc::<Changing>::default(), Arc::default()];
+        let user = sources.iter().fold(KeyUser::new("anna"), |user, source| {
+            user.with_source(source.clone(), "anna")
+        });
+        let authorizer = KeyAuthorizer::new([user]);
+        let mut grant = Grant::new("anna", "user-anna-linux-0");
+        grant.key = Some(mine.to_owned());
+        assert!(
+            KeyAuthorizer::new([]).is_revoked(&grant).await,
+            "the user is gone"
+        );
+        for (first, second, revoked) in [
+            (Some([mine].as_slice()), Some([].as_slice()), false),
+            (Some(&[]), Some(&[mine]), false),
+            (Some(&[]), None, false),
+            (None, Some(&[other]), false),
+            (Some(&[]), Some(&[other]), true),
+        ] {
+            sources[0].set(first);
+            sources[1].set(second);
+            assert_eq!(
+                authorizer.is_revoked(&grant).await,
+                revoked,
+                "{first:?} {second:?}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_certificate_is_revoked_with_its_authority() {
+        let (authority, other) = (key(), key());
+        let (authority, other) = (authority.as_str(), other.as_str());
+        let source = Arc::<Changing>::default();
+        let authorizer = KeyAuthorizer::new([KeyUser::new("anna").with_principal("anna")])
+            .with_authorities(source.clone());
+        let mut grant = Grant::new("anna", "user-anna-linux-0");
+        grant.key = Some(key());
+        let known: AuthorizedKey = authority.parse().unwrap();
+        grant.authority = Some(known.fingerprint());
+        for (keys, revoked) in [
+            (Some([other, authority].as_slice()), false),
+            (None, false),
+            (Some(&[other]), true),
+        ] {
+            source.set(keys);
+            assert_eq!(authorizer.is_revoked(&grant).await, revoked, "{keys:?}");
+        }
     }
 
     #[tokio::test]

@@ -252,6 +252,9 @@ pub struct ServerConfig {
     /// [`Grant::not_after`](crate::auth::Grant::not_after) or with the machine's
     /// [`Tenure`](crate::auth::Tenure). Default: 5 min.
     pub end_notice: Duration,
+    /// How often the authorizer is asked whether it has taken a login back ([`Authorizer::is_revoked`]). Default: 2 s, so that the
+    /// connection is closed within 10 s.
+    pub revocation_check: Duration,
     /// Who is told what happens. Default: nobody.
     pub audit: Option<Arc<dyn AuditSink>>,
     /// How long clients have to leave after they were told that the server or their time ends. A connection is closed 2 s
@@ -283,6 +286,7 @@ impl ServerConfig {
             rekey_bytes: MAX_REKEY_BYTES,
             rekey_time: Duration::from_secs(3600),
             end_notice: Duration::from_secs(5 * 60),
+            revocation_check: Duration::from_secs(2),
             audit: None,
             shutdown_grace: Duration::from_secs(5),
         }

@@ -1,4 +1,5 @@
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -321,5 +322,53 @@ async fn nobody_holds_on_to_a_machine_by_reading_nothing() {
     let end = tokio::time::Instant::now();
     let _ = served.await.unwrap();
     let elapsed = end.elapsed().as_secs();
+    assert!(elapsed < 10, "{elapsed}");
+}
+
+/// Lets everybody in, until that is taken back.
+#[derive(Default)]
+struct TakesBack(AtomicBool);
+
+#[async_trait]
+impl Authorizer for TakesBack {
+    async fn authorize(&self, request: &AuthRequest) -> Result<Grant, Denied> {
+        Ok(Grant::new("anybody", &request.login))
+    }
+
+    async fn is_revoked(&self, grant: &Grant) -> bool {
+        assert!(grant.key.is_some());
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_login_that_is_taken_back_ends_within_ten_seconds() {
+    let machine = Machine::new("m-1", Arc::new(FakeBackend));
+    let authorizer = Arc::new(TakesBack::default());
+    let server = Server::new(
+        config(),
+        authorizer.clone(),
+        Arc::new(Resolves(Ok(machine))),
+    );
+    let (stream, served) = pipe(&server, 64 << 10);
+    let connected = russh::client::connect_stream(Arc::default(), stream, Trusting);
+    let mut client = connected.await.unwrap();
+    assert!(try_key(&mut client, "user", &new_key()).await);
+    let mut channel = client.channel_open_session().await.unwrap();
+    channel.exec(true, "deaf").await.unwrap();
+    while !matches!(channel.wait().await, Some(ChannelMsg::Success)) {}
+    let hour = Duration::from_secs(3600);
+    assert!(tokio::time::timeout(hour, channel.wait()).await.is_err());
+
+    authorizer.0.store(true, Ordering::Release);
+    let start = tokio::time::Instant::now();
+    let seen = read_out(&mut channel).await;
+    assert_eq!(
+        String::from_utf8_lossy(&seen.stderr),
+        "your access has been revoked\n"
+    );
+    assert_eq!(seen.status, Some(255));
+    let _ = served.await.unwrap();
+    let elapsed = start.elapsed().as_secs();
     assert!(elapsed < 10, "{elapsed}");
 }

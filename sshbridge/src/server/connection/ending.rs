@@ -92,6 +92,20 @@ impl State {
         tokio::select! {
             () = expired => None,
             reason = ended => reason,
+            () = self.revoked() => Some(REVOKED.to_owned()),
+        }
+    }
+
+    /// Waits until the login is taken back.
+    async fn revoked(&self) {
+        let Some(grant) = self.grant.get() else {
+            return std::future::pending().await;
+        };
+        loop {
+            tokio::time::sleep(self.shared.config.revocation_check).await;
+            if self.shared.authorizer.is_revoked(grant).await {
+                return;
+            }
         }
     }
 
@@ -110,6 +124,9 @@ impl State {
         tokio::time::sleep(DISCONNECT).await;
     }
 }
+
+/// What users are told whose login is taken back.
+const REVOKED: &str = "your access has been revoked";
 
 /// How long the client may take to be told to disconnect, and then to do it.
 const DISCONNECT: Duration = Duration::from_secs(1);

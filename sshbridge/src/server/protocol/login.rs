@@ -83,6 +83,7 @@ impl Login {
         let mut grant = self.link.unless_gone(answer).await.and_then(Result::ok);
         if let Some(grant) = &mut grant {
             grant.key = request.certificate.key_line();
+            grant.authority = Some(request.certificate.authority());
         }
         self.decide(user, grant, Credential::from(&request.certificate))
     }
