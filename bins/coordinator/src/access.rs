@@ -1,5 +1,7 @@
 //! Who may come in: users with their tokens, machines with their keys.
 
+use std::sync::Arc;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
@@ -13,13 +15,13 @@ use crate::secret::Secret;
 /// Checks what users and machines present against what the configuration keeps of it.
 #[derive(Debug)]
 pub struct Access<'a> {
-    config: &'a Config,
+    config: Arc<Config>,
     go_keys: &'a MasterKeys,
 }
 
 impl<'a> Access<'a> {
     /// Checks against `config`, and against credentials of the Go tools where `go_keys` holds a master key.
-    pub fn new(config: &'a Config, go_keys: &'a MasterKeys) -> Self {
+    pub fn new(config: Arc<Config>, go_keys: &'a MasterKeys) -> Self {
         Self { config, go_keys }
     }
 
@@ -54,11 +56,8 @@ impl<'a> Access<'a> {
             .machines
             .get(&machine.hostname)
             .and_then(|expected| expected.key_hash);
-        // A machine with a key of its own is not admitted with the key that all of its type know.
-        let admitted = match own.or(host_type.key_hash) {
-            Some(hash) => hash.matches(key),
-            None => false,
-        };
+        let hash = host_type.key_of(&machine.hostname);
+        let admitted = hash.is_some_and(|hash| hash.matches(key));
         if admitted || (own.is_none() && self.go_keys.admit(&machine.host_type, key)) {
             return Ok(());
         }
@@ -103,16 +102,17 @@ fn basic_credentials(headers: &HeaderMap) -> Option<(String, Secret)> {
 mod tests {
     use super::*;
 
-    fn config() -> Config {
+    fn config() -> Arc<Config> {
         let hash = |text| Secret::presented(text).hash();
-        toml::from_str(&format!(
+        let config: Config = toml::from_str(&format!(
             "data_dir = '/x'\n[users.al]\ntoken_hash = '{}'\n[users.keyless]\n\
              [host_types.h]\nkey_hash = '{}'\nmachines.own.key_hash = '{}'\n[host_types.closed]\n",
             hash("token"),
             hash("key"),
             hash("own key"),
         ))
-        .unwrap()
+        .unwrap();
+        Arc::new(config)
     }
 
     fn basic(credentials: &str) -> HeaderMap {
@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn a_user_is_known_by_the_token() {
         let (config, go_keys) = (config(), MasterKeys::default());
-        let access = Access::new(&config, &go_keys);
+        let access = Access::new(config, &go_keys);
         assert_eq!(access.user(&basic("al:token")), Ok("al".to_owned()));
         assert_eq!(access.user(&basic("user-al:token")), Ok("al".to_owned()));
         for wrong in [
@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn garbage_is_no_credential() {
         let (config, go_keys) = (config(), MasterKeys::default());
-        let access = Access::new(&config, &go_keys);
+        let access = Access::new(config, &go_keys);
         for value in ["Basic", "Basic !!", "Bearer token", "Basic YWw=", ""] {
             let headers = HeaderMap::from_iter([(AUTHORIZATION, value.parse().unwrap())]);
             assert_eq!(access.user(&headers), Err(NotAUser::Missing), "{value}");
@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn a_machine_is_known_by_its_own_key_or_that_of_its_type() {
         let (config, go_keys) = (config(), MasterKeys::default());
-        let access = Access::new(&config, &go_keys);
+        let access = Access::new(config, &go_keys);
         let check = |host_type: &str, hostname: &str, key: &str| {
             let id = MachineId {
                 host_type: host_type.into(),
@@ -181,7 +181,7 @@ mod tests {
         .unwrap();
         let login = format!("user-al:{}", "e".repeat(32));
         assert_eq!(
-            Access::new(&config, &on).user(&basic(&login)),
+            Access::new(config.clone(), &on).user(&basic(&login)),
             Err(NotAUser::Wrong)
         );
         let id = MachineId {
@@ -190,7 +190,7 @@ mod tests {
         };
         let key = Secret::presented("4d8129e2963df29b29cab65e108397d1");
         assert_eq!(
-            Access::new(&config, &on).machine(&id, &key),
+            Access::new(config, &on).machine(&id, &key),
             Err(NotAMachine::UnknownHostType)
         );
     }

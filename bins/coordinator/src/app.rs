@@ -1,18 +1,21 @@
 //! The command line.
 
+use std::convert::Infallible;
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use gomote::Streams;
 use tokio_util::sync::CancellationToken;
+use tracing::error;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::Config;
 use crate::demo;
+use crate::reload::Reload;
 use crate::secret::Secret;
 use crate::server::Server;
 
@@ -40,7 +43,7 @@ enum Command {
     Gomote(gomote::Args),
     /// Make a secret, and the hash of it for the configuration.
     Secret(SecretArgs),
-    /// Serve machines and users as a configuration file says.
+    /// Serve machines and users as a configuration file says. SIGHUP has it read again.
     Serve(ServeArgs),
 }
 
@@ -116,12 +119,34 @@ async fn serve(
     )?;
     writeln!(out, "host  {}", addresses.ssh_host_key)?;
     out.flush()?;
+    let reload = server.reload.clone();
     let signal = async {
         shutdown.await;
         token.cancel();
     };
-    tokio::join!(server.run(), signal);
+    let serving = async {
+        tokio::join!(server.run(), signal);
+    };
+    tokio::select! {
+        () = serving => {}
+        never = reload_on_hangup(&args.config, &reload) => match never {},
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Reads the configuration again at each SIGHUP. One that cannot be used changes nothing.
+async fn reload_on_hangup(path: &Path, reload: &Reload) -> Infallible {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else {
+        return std::future::pending().await;
+    };
+    loop {
+        hangup.recv().await;
+        let config = Config::load(path).map_err(anyhow::Error::from);
+        if let Err(error) = config.and_then(|config| reload.take(config)) {
+            error!(path = %path.display(), "the configuration stays as it was: {error:#}");
+        }
+    }
 }
 
 fn secret(kind: SecretKind, out: &mut impl Write) -> anyhow::Result<ExitCode> {

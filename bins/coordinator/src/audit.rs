@@ -40,6 +40,8 @@ struct Waiting {
     lines: Vec<u8>,
     count: u64,
     lost: u64,
+    /// The file is to be opened again first.
+    reopens: bool,
 }
 
 impl AuditQueue {
@@ -49,12 +51,7 @@ impl AuditQueue {
     ///
     /// An error that names the file.
     pub fn open(path: &Path) -> anyhow::Result<(Arc<Self>, AuditWriter)> {
-        let file = File::options()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(path)
-            .with_context(|| format!("ssh.audit_log {}", path.display()))?;
+        let file = open(path).with_context(|| format!("ssh.audit_log {}", path.display()))?;
         let queue = Arc::new(Self::default());
         queue.push(&Line::new(Event::Opened));
         let writer = AuditWriter {
@@ -63,6 +60,12 @@ impl AuditQueue {
             file: Arc::new(file),
         };
         Ok((queue, writer))
+    }
+
+    /// Lets the writer open the file again, because somebody may have put the old one away.
+    pub fn reopen(&self) {
+        self.waiting().reopens = true;
+        self.filled.notify_one();
     }
 
     fn push(&self, line: &Line<'_>) {
@@ -97,7 +100,7 @@ impl AuditSink for AuditQueue {
 
 impl AuditWriter {
     /// Writes what comes, until `end` and what waits by then.
-    pub async fn run(self, end: CancellationToken) {
+    pub async fn run(mut self, end: CancellationToken) {
         loop {
             tokio::select! {
                 () = self.queue.filled.notified() => {}
@@ -107,9 +110,24 @@ impl AuditWriter {
         }
     }
 
+    /// Goes on in the file that has the path now; where there can be none, in the old one.
+    async fn reopen(&mut self) {
+        let path = self.path.clone();
+        let opened = tokio::task::spawn_blocking(move || open(&path)).await;
+        match opened.unwrap_or_else(|error| Err(io::Error::other(error))) {
+            Ok(file) => self.file = Arc::new(file),
+            Err(error) => {
+                warn!(path = %self.path.display(), %error, "the audit log cannot be opened again");
+            }
+        }
+    }
+
     /// Writes what waits. Lines that cannot be written are lost, and counted.
-    async fn write(&self) {
+    async fn write(&mut self) {
         let waiting = std::mem::take(&mut *self.queue.waiting());
+        if waiting.reopens {
+            self.reopen().await;
+        }
         let mut lines = waiting.lines;
         if waiting.lost > 0 {
             let count = waiting.lost;
@@ -122,6 +140,12 @@ impl AuditWriter {
             self.queue.waiting().lost += waiting.count + waiting.lost;
         }
     }
+}
+
+/// Opens a file for more lines; a new one is for its owner alone.
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.append(true).create(true).mode(0o600).open(path)
 }
 
 /// A line of the file.
@@ -421,8 +445,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_file_that_was_put_away_is_left_alone_once_it_is_opened_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, old) = (dir.path().join("audit.log"), dir.path().join("old"));
+        let (queue, mut writer) = AuditQueue::open(&path).unwrap();
+        writer.write().await;
+        std::fs::rename(&path, &old).unwrap();
+        queue.push(&Line::new(Event::Resolved { machine: "one" }));
+        writer.write().await;
+        queue.reopen();
+        queue.push(&Line::new(Event::Resolved { machine: "two" }));
+        writer.write().await;
+        assert_eq!((lines(&old).len(), lines(&path).len()), (2, 1));
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+
+        // Without its directory the file that is open has to do.
+        std::fs::rename(dir.path(), dir.path().with_extension("moved")).unwrap();
+        queue.reopen();
+        queue.push(&Line::new(Event::Resolved { machine: "three" }));
+        writer.write().await;
+        let moved = dir.path().with_extension("moved");
+        assert_eq!(lines(&moved.join("audit.log")).len(), 2);
+        std::fs::remove_dir_all(moved).unwrap();
+    }
+
+    #[tokio::test]
     async fn a_file_that_takes_nothing_is_survived_and_its_lines_are_counted() {
-        let (queue, writer) = AuditQueue::open(Path::new("/dev/full")).unwrap();
+        let (queue, mut writer) = AuditQueue::open(Path::new("/dev/full")).unwrap();
         queue.push(&Line::new(Event::Opened));
         writer.write().await;
         assert_eq!(queue.waiting().lost, 2);

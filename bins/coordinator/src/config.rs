@@ -49,7 +49,7 @@ pub struct Config {
 }
 
 /// Where to listen.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Listen {
     /// HTTPS: machines that dial in, gomote, and the status page.
@@ -151,6 +151,13 @@ pub struct ExpectedMachine {
 }
 
 impl HostType {
+    /// The hash of the key that the machine of that name has to register with: one with a key of its own is not admitted
+    /// with the key that all of its type know.
+    pub fn key_of(&self, hostname: &str) -> Option<SecretHash> {
+        let own = self.machines.get(hostname).and_then(|it| it.key_hash);
+        own.or(self.key_hash)
+    }
+
     /// The settings of the Plan 9 backend for one machine, where its host type allows that backend.
     ///
     /// # Errors
@@ -223,7 +230,7 @@ pub struct User {
 }
 
 /// The Go tools derive every credential from one master key: `hex(HMAC-MD5(master key, name))`.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct GoKeys {
     /// A file with the master key; white space around it is dropped.

@@ -13,13 +13,13 @@ use crate::config::Config;
 use crate::go_keys::MasterKeys;
 use crate::instances::Instances;
 use crate::pool::Pool;
+use crate::reload::Current;
 use crate::store::Store;
 
 /// One running coordinator.
 #[derive(Debug)]
 pub struct Coordinator {
-    /// What it was told.
-    pub config: Config,
+    config: Current<Config>,
     /// The machines that dialled in.
     pub pool: Arc<Pool>,
     /// The dials that wait for a machine of dialect v2 to bring a connection.
@@ -48,7 +48,7 @@ impl Coordinator {
         let pool = Arc::new(Pool::default());
         let instances = Instances::new(store, pool.clone());
         Ok(Self {
-            config,
+            config: Current::new(config),
             pool,
             pick_ups: PickUps::new(),
             instances,
@@ -58,9 +58,19 @@ impl Coordinator {
         })
     }
 
+    /// What it is told at this time.
+    pub fn config(&self) -> Arc<Config> {
+        self.config.get()
+    }
+
+    /// Tells it something else. What is asked for from here on goes by `config`.
+    pub(crate) fn set_config(&self, config: Arc<Config>) {
+        self.config.set(config);
+    }
+
     /// Who may come in.
     pub fn access(&self) -> Access<'_> {
-        Access::new(&self.config, &self.go_keys)
+        Access::new(self.config(), &self.go_keys)
     }
 
     /// Ends leases that have expired and looks after machines that are idle, until shutdown.

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | [`app`] | the command line |
 //! | [`config`] | the configuration file |
-//! | [`server`] | listeners and shutdown |
+//! | [`server`], [`reload`] | listeners and shutdown; a configuration that changes in between |
 //! | [`coordinator`] | what the two listeners share |
 //! | [`identity`] | the certificate and its authority |
 //! | [`access`], [`go_keys`], [`secret`] | who may come in |
@@ -30,6 +30,7 @@ pub mod instances;
 pub mod lease;
 pub mod machine;
 pub mod pool;
+pub mod reload;
 pub mod secret;
 pub mod server;
 pub mod ssh;

@@ -81,6 +81,13 @@ impl Pool {
         self.state().machines.get(machine)?.link.clone()
     }
 
+    /// The links of all machines that are connected.
+    pub fn links(&self) -> Vec<Arc<Link>> {
+        let state = self.state();
+        let links = state.machines.values().filter_map(|it| it.link.clone());
+        links.collect()
+    }
+
     /// Since when a machine that is leased has been away.
     pub fn away_since(&self, machine: &MachineId) -> Option<SystemTime> {
         self.state()

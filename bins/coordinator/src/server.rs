@@ -9,6 +9,7 @@ use anyhow::Context;
 use buildlet_proto::hijack;
 use buildlet_proto::tls::Pin;
 use hyper_util::service::TowerToHyperService;
+use rustls::ServerConfig;
 use sshbridge::audit::AuditSink;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -22,6 +23,7 @@ use crate::config::Config;
 use crate::coordinator::Coordinator;
 use crate::identity::Identity;
 use crate::pool::Pool;
+use crate::reload::{Current, Reload};
 use crate::store::MemoryStore;
 use crate::{ssh, web};
 
@@ -30,9 +32,11 @@ pub struct Server {
     coordinator: Arc<Coordinator>,
     https: TcpListener,
     ssh: TcpListener,
-    tls: TlsAcceptor,
+    certificate: Arc<Current<ServerConfig>>,
     ssh_server: sshbridge::server::Server,
     audit: Option<AuditWriter>,
+    /// Takes a changed configuration over, while it serves too.
+    pub reload: Reload,
     /// Where it is, and how to know it.
     pub addresses: Addresses,
 }
@@ -60,7 +64,7 @@ impl Server {
         make_private_dir(&config.data_dir)?;
         let identity = Identity::load(&config.tls, &config.data_dir)?;
         let pin = identity.pin;
-        let tls = TlsAcceptor::from(identity.server_config()?);
+        let certificate = Arc::new(Current::new(identity.server_config()?));
         let https = listen(config.listen.https).await?;
         let ssh_listener = listen(config.listen.ssh).await?;
         let coordinator = Arc::new(Coordinator::new(
@@ -68,10 +72,13 @@ impl Server {
             Arc::new(MemoryStore::default()),
             shutdown,
         )?);
-        let audit_log = coordinator.config.ssh.audit_log.as_deref();
+        let config = coordinator.config();
+        let audit_log = config.ssh.audit_log.as_deref();
         let (queue, audit) = audit_log.map(AuditQueue::open).transpose()?.unzip();
-        let sink = queue.map(|queue| queue as Arc<dyn AuditSink>);
-        let (ssh_server, ssh_host_key) = ssh::server(&coordinator, sink)?;
+        let sink = queue.clone().map(|queue| queue as Arc<dyn AuditSink>);
+        let users = Arc::new(Current::new(ssh::authorizer(&config)?));
+        let (ssh_server, ssh_host_key) = ssh::server(&coordinator, users.clone(), sink)?;
+        let reload = Reload::new(coordinator.clone(), certificate.clone(), users, queue);
         let addresses = Addresses {
             https: https.local_addr()?,
             ssh: ssh_listener.local_addr()?,
@@ -82,9 +89,10 @@ impl Server {
             coordinator,
             https,
             ssh: ssh_listener,
-            tls,
+            certificate,
             ssh_server,
             audit,
+            reload,
             addresses,
         })
     }
@@ -100,7 +108,7 @@ impl Server {
             coordinator,
             https,
             ssh,
-            tls,
+            certificate,
             ssh_server,
             audit,
             ..
@@ -113,7 +121,7 @@ impl Server {
             }
         };
         tokio::join!(
-            serve_https(coordinator.clone(), https, tls),
+            serve_https(coordinator.clone(), https, certificate),
             async {
                 ssh_server.serve(ssh, shutdown).await;
                 no_more_events.cancel();
@@ -132,7 +140,11 @@ impl std::fmt::Debug for Server {
     }
 }
 
-async fn serve_https(coordinator: Arc<Coordinator>, listener: TcpListener, tls: TlsAcceptor) {
+async fn serve_https(
+    coordinator: Arc<Coordinator>,
+    listener: TcpListener,
+    certificate: Arc<Current<ServerConfig>>,
+) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
@@ -150,7 +162,7 @@ async fn serve_https(coordinator: Arc<Coordinator>, listener: TcpListener, tls: 
                 continue;
             }
         };
-        let (coordinator, tls) = (coordinator.clone(), tls.clone());
+        let (coordinator, tls) = (coordinator.clone(), TlsAcceptor::from(certificate.get()));
         connections.spawn(async move {
             let shutdown = coordinator.shutdown.clone();
             tokio::select! {

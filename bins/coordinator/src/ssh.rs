@@ -7,7 +7,7 @@ use anyhow::Context;
 use async_trait::async_trait;
 use buildlet_proto::Buildlet;
 use sshbridge::audit::AuditSink;
-use sshbridge::auth::{Grant, Jump, Machine, MachineResolver, Refusal, Scope};
+use sshbridge::auth::{Authorizer, Grant, Jump, Machine, MachineResolver, Refusal, Scope};
 use sshbridge::authorize::{KeyAuthorizer, KeyUser};
 use sshbridge::hostkey::HostKeys;
 use sshbridge::keysource::{FileKeys, UrlKeys};
@@ -21,30 +21,42 @@ use crate::coordinator::Coordinator;
 use crate::instances::InstanceError;
 use crate::lease::Lease;
 
-/// Makes the gateway of `coordinator`, which tells `audit` what happens, and tells its host key as an `authorized_keys` line.
+/// Makes the gateway of `coordinator`, which asks `authorizer` who may log in and tells `audit` what happens, and tells its host
+/// key as an `authorized_keys` line.
 ///
 /// # Errors
 ///
 /// An error where the host key cannot be read or made.
 pub fn server(
     coordinator: &Arc<Coordinator>,
+    authorizer: Arc<dyn Authorizer>,
     audit: Option<Arc<dyn AuditSink>>,
 ) -> anyhow::Result<(Server, String)> {
-    let host_keys = HostKeys::load_or_create(&coordinator.config.data_dir)?;
+    let settings = coordinator.config();
+    let host_keys = HostKeys::load_or_create(&settings.data_dir)?;
     let line = host_keys.public_line();
-    let mut authorizer = KeyAuthorizer::new(users(&coordinator.config)?);
-    for file in &coordinator.config.ssh.user_ca_files {
-        authorizer = authorizer.with_authorities(Arc::new(FileKeys::new(file)));
-    }
     // The server is owned by what owns the coordinator, so this is no cycle; weak all the same, to keep it so.
     let resolver = Resolver {
         coordinator: Arc::downgrade(coordinator),
     };
     let mut config = ServerConfig::new(host_keys);
     config.audit = audit;
-    config.source_limits = coordinator.config.ssh.source_limits.into();
-    let server = Server::new(config, Arc::new(authorizer), Arc::new(resolver));
+    config.source_limits = settings.ssh.source_limits.into();
+    let server = Server::new(config, authorizer, Arc::new(resolver));
     Ok((server, line))
+}
+
+/// Who may log in, by a configuration.
+///
+/// # Errors
+///
+/// An error that names the user whose settings do not do.
+pub fn authorizer(config: &Config) -> anyhow::Result<KeyAuthorizer> {
+    let authorizer = KeyAuthorizer::new(users(config)?);
+    let files = config.ssh.user_ca_files.iter();
+    Ok(files.fold(authorizer, |authorizer, file| {
+        authorizer.with_authorities(Arc::new(FileKeys::new(file)))
+    }))
 }
 
 fn users(config: &Config) -> anyhow::Result<Vec<KeyUser>> {
@@ -77,14 +89,14 @@ impl MachineResolver for Resolver {
     async fn resolve(&self, grant: &Grant) -> Result<Machine, Refusal> {
         let coordinator = self.coordinator()?;
         let (lease, host_type) = held(&coordinator, &grant.user, &grant.login).await?;
-        let backend = Target::new(&coordinator, &lease).backend(host_type)?;
+        let backend = Target::new(&coordinator, &lease).backend(&host_type)?;
         let link = coordinator
             .instances
             .link(&lease)
             .map_err(|error| refusal(&lease.name, &error))?;
         let mut machine = Machine::new(&lease.name, backend);
         machine.env = coordinator
-            .config
+            .config()
             .env_of(&lease.builder_type)
             .into_iter()
             .collect();
@@ -121,7 +133,7 @@ impl Resolver {
         let (lease, host_type) = held(&coordinator, &grant.user, host).await?;
         let key = grant.key.as_deref().unwrap_or_default();
         let target = Target::new(&coordinator, &lease);
-        let mut jump = target.jump(host_type, key).await?;
+        let mut jump = target.jump(&host_type, key).await?;
         jump.tenure = coordinator.instances.tenure_of(&lease.name);
         jump.hold = Arc::new(keep_renewing(coordinator.clone(), lease));
         Ok(jump)
@@ -129,11 +141,11 @@ impl Resolver {
 }
 
 /// The lease of `user` that `login` names, and the kind of its machine.
-async fn held<'a>(
-    coordinator: &'a Coordinator,
+async fn held(
+    coordinator: &Coordinator,
     user: &str,
     login: &str,
-) -> Result<(Lease, &'a HostType), Refusal> {
+) -> Result<(Lease, HostType), Refusal> {
     let (name, mutable) = match login.strip_prefix(MUTABLE) {
         Some(name) => (name, true),
         None => (login, false),
@@ -144,9 +156,10 @@ async fn held<'a>(
         .await
         .map_err(|error| refusal(name, &error))?;
     let host_type = coordinator
-        .config
+        .config()
         .host_types
         .get(&lease.machine.host_type)
+        .cloned()
         .ok_or_else(|| Refusal::new(format!("instance {name:?} has unknown host type")))?;
     if !host_type.hermetic && !mutable && host_type.backend != Backend::Off {
         return Err(Refusal::new(not_hermetic(&lease)));

@@ -4,6 +4,8 @@
 
 #[path = "farm/dialects.rs"]
 mod dialects;
+#[path = "farm/reload.rs"]
+mod reload;
 #[path = "farm/ssh.rs"]
 mod ssh;
 
@@ -23,6 +25,7 @@ use buildlet_proto::{ApiError, Buildlet, ExecRequest, RelPath, tls};
 use clap::Parser;
 use coordinator::config::Config;
 use coordinator::pool::Pool;
+use coordinator::reload::Reload;
 use coordinator::secret::Secret;
 use coordinator::server::{Addresses, Server};
 use rustls::ClientConfig;
@@ -481,6 +484,7 @@ struct Farm {
     tls: Arc<ClientConfig>,
     dir: tempfile::TempDir,
     shutdown: CancellationToken,
+    reload: Reload,
     /// The file with alice's SSH keys.
     alice_keys: Option<tempfile::TempPath>,
     _server: AbortOnDropHandle<()>,
@@ -504,7 +508,7 @@ impl Farm {
             hash(ALICE),
             hash(BOB),
         );
-        let file = dir.path().join("farm.toml");
+        let file = dir.path().join(CONFIG);
         std::fs::write(&file, config).unwrap();
         std::fs::write(dir.path().join("key"), MACHINE_KEY).unwrap();
         let shutdown = CancellationToken::new();
@@ -518,9 +522,18 @@ impl Farm {
             addresses,
             dir,
             shutdown,
+            reload: server.reload.clone(),
             alice_keys: None,
             _server: AbortOnDropHandle::new(tokio::spawn(server.run())),
         }
+    }
+
+    /// Changes the configuration and has it read again.
+    fn reconfigure(&self, change: impl FnOnce(String) -> String) -> anyhow::Result<()> {
+        let file = self.dir.path().join(CONFIG);
+        let config = change(std::fs::read_to_string(&file)?);
+        std::fs::write(&file, config)?;
+        self.reload.take(Config::load(&file)?)
     }
 
     /// Starts a buildlet, and waits until it is in the pool.
@@ -709,6 +722,7 @@ async fn in_time(test: impl Future<Output = ()>) {
         .expect("the test took more than a minute");
 }
 
+const CONFIG: &str = "farm.toml";
 const ALICE: &str = "alice-token";
 const BOB: &str = "bob-token";
 const MACHINE_KEY: &str = "machine-key";

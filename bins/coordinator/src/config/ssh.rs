@@ -20,7 +20,7 @@ pub struct SshGateway {
 }
 
 /// What one source of connections may use up: an IPv4 address or an IPv6 /64. The loopback interface is excepted.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SourceLimits {
     /// Connections in a second; 0 is no limit. Those beyond wait 2 s for their turn and are then refused.

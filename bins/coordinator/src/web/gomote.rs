@@ -32,7 +32,7 @@ pub(super) async fn create(
     }
     let form = CreateForm::parse(&body)?;
     let host_type = coordinator
-        .config
+        .config()
         .builder_types
         .get(&form.builder_type)
         .map(|builder| builder.host_type.clone())
@@ -170,12 +170,8 @@ struct CreateStatus {
 
 /// The line of Go's coordinator, and what there is to choose from.
 fn unknown_builder_type(coordinator: &Coordinator) -> WebError {
-    let known: Vec<&str> = coordinator
-        .config
-        .builder_types
-        .keys()
-        .map(String::as_str)
-        .collect();
+    let config = coordinator.config();
+    let known: Vec<_> = config.builder_types.keys().map(String::as_str).collect();
     let message = format!(
         "unknown builder type in 'builderType' parameter; there are: {}",
         known.join(", ")

@@ -48,8 +48,8 @@ pub(super) async fn forward(
         _ => {
             let link = coordinator.instances.link(&lease)?;
             let end = coordinator.instances.end_of(&lease.name);
-            let request =
-                environment::add(&coordinator.config.env_of(&lease.builder_type), request).await?;
+            let env = coordinator.config().env_of(&lease.builder_type);
+            let request = environment::add(&env, request).await?;
             pass_on(&lease, &link, end, request).await
         }
     }

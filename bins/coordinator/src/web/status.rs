@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{Html, IntoResponse, Response};
 
+use crate::config::Config;
 use crate::coordinator::Coordinator;
 use crate::lease::Lease;
 use crate::pool::{MachineStatus, Snapshot, Usage};
@@ -70,7 +71,8 @@ impl StatusPage {
             age: rounded(now.duration_since(lease.created)),
             left: rounded(lease.expires.duration_since(now)),
         });
-        let pools = coordinator.config.host_types.keys().map(|host_type| {
+        let config = coordinator.config();
+        let pools = config.host_types.keys().map(|host_type| {
             let of_type = || {
                 pool.machines
                     .iter()
@@ -90,7 +92,7 @@ impl StatusPage {
             .iter()
             .map(|machine| MachineRow::new(machine, now))
             .collect();
-        machines.extend(missing(coordinator, pool));
+        machines.extend(missing(&config, pool));
         Self {
             version: env!("CARGO_PKG_VERSION"),
             up: rounded(now.duration_since(coordinator.started)),
@@ -129,10 +131,10 @@ impl MachineRow {
 }
 
 /// Machines that the configuration expects and that are not there.
-fn missing(coordinator: &Coordinator, pool: &Snapshot) -> Vec<MachineRow> {
+fn missing(config: &Config, pool: &Snapshot) -> Vec<MachineRow> {
     let mut rows = Vec::new();
-    for (host_type, config) in &coordinator.config.host_types {
-        for hostname in config.machines.keys() {
+    for (host_type, expected) in &config.host_types {
+        for hostname in expected.machines.keys() {
             if !pool
                 .machines
                 .iter()
