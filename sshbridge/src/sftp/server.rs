@@ -46,7 +46,7 @@ where
             }
         }
     };
-    let write = async {
+    let write = async move {
         while let Some(piece) = responses.recv().await {
             writer.write_all(&piece).await?;
             if responses.is_empty() {
@@ -55,17 +55,17 @@ where
         }
         writer.shutdown().await
     };
+    // Who breaks the protocol still gets the answers to what came before. Each of the two ends when the other has.
     let served = async {
-        tokio::try_join!(async { run(files, input, output).await }, async {
-            write.await.map_err(SftpError::Stream)
-        },)
+        let (ran, written) = tokio::join!(run(files, input, output), write);
+        ran.and(written.map_err(SftpError::Stream))
     };
     tokio::pin!(read, served);
     tokio::select! {
-        result = &mut served => result.map(drop),
+        result = &mut served => result,
         result = &mut read => {
             result.map_err(SftpError::Stream)?;
-            served.await.map(drop)
+            served.await
         }
     }
 }
@@ -115,7 +115,8 @@ pub enum SftpError {
     Truncated,
 }
 
-/// Serves `files` to the client that sends `input`, until that ends and everything is answered.
+/// Serves `files` to the client that sends `input`, until that ends or is no SFTP any more, and everything before is
+/// answered.
 pub(crate) async fn run(
     files: Arc<dyn FileApi>,
     mut input: mpsc::Receiver<Bytes>,
@@ -124,8 +125,11 @@ pub(crate) async fn run(
     let mut server = Server::new(files);
     let mut running = FuturesUnordered::new();
     let mut open = true;
+    let mut fault = None;
     loop {
-        server.take_in()?;
+        if fault.is_none() {
+            fault = server.take_in().err();
+        }
         while let Some((ticket, numbered)) = server.schedule.start() {
             running.push(answer(server.session.clone(), ticket, numbered));
         }
@@ -137,8 +141,9 @@ pub(crate) async fn run(
             }
             continue;
         }
-        if !open && server.schedule.is_empty() {
-            return server.end();
+        let takes = open && fault.is_none();
+        if !takes && server.schedule.is_empty() {
+            return fault.map_or_else(|| server.end(), Err);
         }
         tokio::select! {
             Some((ticket, response)) = running.next(), if !running.is_empty() => {
@@ -147,7 +152,7 @@ pub(crate) async fn run(
                     server.respond(response);
                 }
             }
-            piece = input.recv(), if open && server.schedule.has_room() => match piece {
+            piece = input.recv(), if takes && server.schedule.has_room() => match piece {
                 Some(piece) => server.packets.push(&piece),
                 None => open = false,
             },

@@ -29,6 +29,28 @@ async fn a_length_that_nobody_may_send_ends_the_session() {
 }
 
 #[tokio::test]
+async fn what_came_before_it_is_answered() {
+    within(async {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("f"), "some text").unwrap();
+        let mut client = Client::of_ours(directory.path()).await;
+        let handle = client.open("f", FOR_READING).await;
+        let fields = [Field::Bytes(&handle), Field::U64(0), Field::U32(9)];
+        for _ in 0..20 {
+            client.request(READ, &fields).await;
+        }
+        client.send_raw(&u32::MAX.to_be_bytes()).await;
+        for _ in 0..20 {
+            assert_eq!(client.answer().await.1.kind, 103, "SSH_FXP_DATA");
+        }
+        assert!(client.receive().await.is_none());
+        let served = client.served.take().unwrap().await.unwrap();
+        assert!(matches!(served, Err(SftpError::Protocol)));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_client_that_does_not_begin_with_its_version_is_ended() {
     within(async {
         let directory = tempfile::tempdir().unwrap();
