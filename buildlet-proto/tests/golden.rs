@@ -9,8 +9,6 @@
 use std::io;
 use std::time::Duration;
 
-use buildlet_proto::Buildlet;
-use buildlet_proto::api::SshRequest;
 use buildlet_proto::client::{Client, Connect};
 use buildlet_proto::server::{Auth, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -60,11 +58,20 @@ async fn gos_words_pass_through_our_server_and_client() {
 }
 
 #[tokio::test]
-async fn a_stream_to_an_ssh_server_comes_from_gos_buildlet() {
-    let [_, ("machine", head), ("client", hello), ("machine", banner)] = CONNECT_SSH else {
+async fn gos_stream_to_an_ssh_server_passes_through_ours() {
+    let [
+        ("client", asked),
+        ("machine", head),
+        ("client", hello),
+        ("machine", banner),
+    ] = CONNECT_SSH
+    else {
         panic!("a request, a reply, and a word from each");
     };
     let (client, mut connections) = client();
+    let server = Server::new(client, Auth::open());
+    let (mut near, far) = duplex(64 * 1024);
+    let serving = async { server.serve(far).await };
     let machine = async {
         let mut machine = connections.recv().await.unwrap();
         read_request(&mut machine).await;
@@ -73,21 +80,24 @@ async fn a_stream_to_an_ssh_server_comes_from_gos_buildlet() {
         machine.read_exact(&mut got).await.unwrap();
         assert_eq!(text(&got), text(hello));
         machine.write_all(banner).await.unwrap();
-        machine
+        // The stream ends when the client leaves.
+        assert_eq!(machine.read(&mut [0]).await.unwrap(), 0);
     };
     let session = async {
-        let opened = client.connect_ssh(SshRequest::new("gopher", "ssh-ed25519 AAAA"));
-        let mut ssh = opened.await.unwrap();
-        assert_eq!(ssh.host_key, None);
-        ssh.stream.write_all(hello).await.unwrap();
+        near.write_all(asked).await.unwrap();
+        let got = read_head(&mut near).await;
+        assert_eq!(seen(&got), seen(head));
+        near.write_all(hello).await.unwrap();
         let mut got = vec![0; banner.len()];
-        ssh.stream.read_exact(&mut got).await.unwrap();
+        near.read_exact(&mut got).await.unwrap();
         assert_eq!(text(&got), text(banner));
+        drop(near);
     };
-    let both = async { tokio::join!(machine, session) };
-    tokio::time::timeout(Duration::from_secs(20), both)
+    let all = async { tokio::join!(serving, machine, session) };
+    let (served, ..) = tokio::time::timeout(Duration::from_secs(20), all)
         .await
         .expect("the test hangs");
+    served.unwrap();
 }
 
 /// A client, and the far ends of what it connects.
