@@ -58,7 +58,8 @@ where
     // Who breaks the protocol still gets the answers to what came before. Each of the two ends when the other has.
     let served = async {
         let (ran, written) = tokio::join!(run(files, input, output), write);
-        ran.and(written.map_err(SftpError::Stream))
+        ran?;
+        written.map_err(SftpError::Stream)
     };
     tokio::pin!(read, served);
     tokio::select! {
