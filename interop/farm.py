@@ -19,6 +19,7 @@ BIN, TMP = sys.argv[1], sys.argv[2]
 children = []
 buildlets = {}
 ssh_port = None
+gomote_environment = None
 
 
 def listener():
@@ -60,8 +61,8 @@ def wait_for(what, limit=30):
 
 def farm(backend, types):
     """Starts a coordinator, and a buildlet for each host type; makes an instance of each. A type is the ports that its
-    buildlet may reach, and the settings of its backend."""
-    global ssh_port
+    buildlet may reach, or None for a machine without one, and the settings of its backend."""
+    global ssh_port, gomote_environment
     machine_key, machine_hash = secret("machine")
     token, token_hash = secret("user")
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", f"{TMP}/alice"], check=True)
@@ -75,15 +76,19 @@ ssh = "127.0.0.1:{ssh[1]}"
 {token_hash}
 key_files = ["{TMP}/alice.pub"]
 """
-    for name, (_, settings) in types.items():
+    for name, (ports, settings) in types.items():
         config += f'[host_types.host-{name}]\n{machine_hash}\nbackend = "{backend}"\n'
         config += f"[host_types.host-{name}.{backend}]\n{settings}\n"
+        if ports is None:
+            config += f"[host_types.host-{name}.machines.m-{name}]\nbuildlet = false\n"
         config += f'[builder_types.{name}]\nhost_type = "host-{name}"\n'
     path = write("farm.toml", config)
     start("coordinator", [f"{BIN}/coordinator", "serve", "--config", path])
     said = wait_for(lambda: re.search(r"^pin +(\S+).*^host +([^\n]+)", content(f"{TMP}/coordinator.log").decode(), re.S | re.M))
     key = write("machine.key", machine_key + "\n")
     for name, (ports, _) in types.items():
+        if ports is None:
+            continue
         allowed = [argument for port in ports for argument in ("--allow-tcp-port", str(port))]
         buildlets[name] = start(f"buildlet-{name}", [
             f"{BIN}/buildlet", "--coordinator", f"https://localhost:{https[1]}", "--pin", said[1], "--host-type",
@@ -93,11 +98,27 @@ pin = "{said[1]}"
 user = "alice"
 token = "{token}"
 """)
-    environment = dict(os.environ, GOMOTE_CONFIG=gomote)
+    gomote_environment = dict(os.environ, GOMOTE_CONFIG=gomote)
     for name in types:
-        subprocess.run([f"{BIN}/gomote", "create", name], env=environment, check=True, capture_output=True, timeout=60)
+        assert run_gomote("create", name).returncode == 0, name
     write("known_hosts", f"[127.0.0.1]:{ssh[1]} {said[2]}\n")
     ssh_port = ssh[1]
+
+
+def run_gomote(*arguments):
+    return subprocess.run([f"{BIN}/gomote", *arguments], env=gomote_environment, capture_output=True, stdin=subprocess.DEVNULL,
+                          timeout=60)
+
+
+def has_only_a_console(name, refusal):
+    """Of a machine without a buildlet: everything else is refused with a sentence, and the next user gets it at once."""
+    instance = f"user-alice-{name}-0"
+    done = run_gomote("run", "--system", instance, "true")
+    assert done.returncode != 0 and b"runs no buildlet; it is used with ssh" in done.stderr, done
+    done = subprocess.run(ssh_command(name, "-s") + ["sftp"], capture_output=True, stdin=subprocess.DEVNULL, timeout=30)
+    assert done.returncode == 1 and refusal in done.stderr, done
+    assert run_gomote("destroy", instance).returncode == 0
+    assert run_gomote("create", name).stdout.decode().strip() == instance
 
 
 def ssh_command(name, *options):

@@ -131,6 +131,7 @@ types = {
     "owner-cpu": ([CPU], f'{old_cpu}\ntickets = "host-owner"\n{account}'),
     "owner-rcpu": ([RCPU], f'{rcpu}\ntickets = "host-owner"\n{account}'),
     "direct": ([], f'{rcpu}\nvia = "direct"\naddress = "127.0.0.1"\n{account}'),
+    "standing": (None, f'{rcpu}\nvia = "direct"\naddress = "127.0.0.1"\n{account}'),
     "wrong-cpu": (both, f"{old_cpu}\nauth_port = {AUTH}\n{mistaken}"),
     "wrong-rcpu": (both, f"{rcpu}\n{mistaken}"),
     "old": (both, f"port = {OLD}\nauth_port = {AUTH}\n{account}"),
@@ -156,6 +157,8 @@ for name in ("cpu", "rcpu"):
     ]
 checks += [
     ("rcpu: over a private network", commands_work, "direct"),
+    ("rcpu: a machine without a buildlet", commands_work, "standing"),
+    ("rcpu: the console is all that it has", farm.has_only_a_console, "standing", b"subsystem"),
     ("rcpu: p9sk1 is not spoken unless it is allowed", says_why, "old", "p9sk1 must be allowed in the configuration", 255),
     ("rcpu: p9sk1 where it is allowed", commands_work, "old-allowed"),
     ("a port that the buildlet does not open", says_why, "closed", "the machine cannot be reached", 255),

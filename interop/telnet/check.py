@@ -256,14 +256,14 @@ direct = 'via = "direct"\naddress = "127.0.0.1"'
 ports = {
     "inetutils": inetutils, "busybox": busybox, "netkit": netkit, "manual": inetutils, "wrong": inetutils, "ntlm": windows(True),
     "windows": windows(False), "winwrong": windows(False), "mute": serve(mute), "closes": serve(closes),
-    "console": serve(console),
+    "console": serve(console), "standing": busybox,
 }
 mistaken = f'user = "{USER}"\npassword_file = "{wrong}"'
 settings = {
     "busybox": f"{auto}\n{direct}", "manual": 'login = "manual"', "wrong": mistaken, "winwrong": mistaken,
-    "mute": f"{auto}\nlogin_seconds = 2", "console": 'login = "none"',
+    "mute": f"{auto}\nlogin_seconds = 2", "console": 'login = "none"', "standing": f"{auto}\n{direct}",
 }
-types = {name: ([port], f"port = {port}\n{settings.get(name, auto)}") for name, port in ports.items()}
+types = {name: (None if name == "standing" else [port], f"port = {port}\n{settings.get(name, auto)}") for name, port in ports.items()}
 checks = []
 for server in ("inetutils", "busybox", "netkit"):
     checks += [(f"{server}: a login and a shell", shell_works, server),
@@ -285,5 +285,8 @@ checks += [
     ("a server that stays mute", fails_with, "mute", "did not ask for an account and a password in time", 255),
     ("a server that closes during the login", fails_with, "closes", "This system is closed for maintenance", 1),
     ("a console that does not speak telnet", console_works, "console"),
+    ("a machine without a buildlet: a login and a shell", shell_works, "standing"),
+    ("a machine without a buildlet: its console is all there is", farm.has_only_a_console, "standing", b"reached by telnet"),
+    ("a machine without a buildlet: the next lease", shell_works, "standing"),
 ]
 farm.run("telnet", types, checks, [PASSWORD])

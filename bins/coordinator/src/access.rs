@@ -52,10 +52,11 @@ impl<'a> Access<'a> {
             .host_types
             .get(&machine.host_type)
             .ok_or(NotAMachine::UnknownHostType)?;
-        let own = host_type
-            .machines
-            .get(&machine.hostname)
-            .and_then(|expected| expected.key_hash);
+        let expected = host_type.machines.get(&machine.hostname);
+        if expected.is_some_and(|expected| !expected.buildlet) {
+            return Err(NotAMachine::NoBuildlet);
+        }
+        let own = expected.and_then(|expected| expected.key_hash);
         let hash = host_type.key_of(&machine.hostname);
         let admitted = hash.is_some_and(|hash| hash.matches(key));
         if admitted || (own.is_none() && self.go_keys.admit(&machine.host_type, key)) {
@@ -79,6 +80,9 @@ pub enum NotAUser {
 /// Why a machine may not register.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum NotAMachine {
+    /// The configuration has the machine as one without a buildlet.
+    #[error("the configuration says buildlet = false of the machine")]
+    NoBuildlet,
     /// The configuration has no such host type.
     #[error("the configuration has no such host type")]
     UnknownHostType,
@@ -106,7 +110,7 @@ mod tests {
         let hash = |text| Secret::presented(text).hash();
         let config: Config = toml::from_str(&format!(
             "data_dir = '/x'\n[users.al]\ntoken_hash = '{}'\n[users.keyless]\n\
-             [host_types.h]\nkey_hash = '{}'\nmachines.own.key_hash = '{}'\n[host_types.closed]\n",
+             [host_types.h]\nkey_hash = '{}'\nmachines.own.key_hash = '{}'\nmachines.none.buildlet = false\n[host_types.closed]\n",
             hash("token"),
             hash("key"),
             hash("own key"),
@@ -164,6 +168,7 @@ mod tests {
         assert_eq!(check("h", "own", "own key"), Ok(()));
         assert_eq!(check("h", "own", "key"), Err(NotAMachine::WrongKey));
         assert_eq!(check("h", "any", "own key"), Err(NotAMachine::WrongKey));
+        assert_eq!(check("h", "none", "key"), Err(NotAMachine::NoBuildlet));
         assert_eq!(check("closed", "any", ""), Err(NotAMachine::WrongKey));
         assert_eq!(
             check("other", "any", "key"),

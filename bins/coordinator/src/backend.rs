@@ -84,6 +84,12 @@ impl Target {
         Ok(Jump::new(dialled.stream))
     }
 
+    /// Whether the machine is there without a buildlet.
+    fn is_without_buildlet(&self) -> bool {
+        let coordinator = self.coordinator.upgrade();
+        coordinator.is_some_and(|it| it.pool.is_standing(&self.lease.machine))
+    }
+
     fn unconfigured(&self, what: &str) -> Refusal {
         let (name, host_type) = (&self.lease.name, &self.lease.machine.host_type);
         Refusal::new(format!(

@@ -4,7 +4,7 @@ mod backend;
 mod conterm;
 mod ssh;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +15,7 @@ pub use self::backend::{
 };
 pub use self::conterm::{Conterm, ContermAuth, ContermProtocol, ContermTickets};
 pub use self::ssh::{SourceLimits, SshGateway};
+use crate::lease::MachineId;
 use crate::secret::SecretHash;
 
 /// Everything that `coordinator serve` is told.
@@ -135,19 +136,33 @@ impl Default for HostType {
     }
 }
 
-/// A machine that is expected to register.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+/// A machine that is expected to register, or that is there without.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct ExpectedMachine {
+    /// Whether it runs a buildlet, which registers. One that does not is leased for its console alone, which has to be
+    /// reached with `via = "direct"`.
+    pub buildlet: bool,
     /// The hash of the key that this machine alone may register with.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub key_hash: Option<SecretHash>,
     /// What its console has otherwise than its host type's settings say.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub conterm: Option<ConsoleMachine>,
     /// What its telnet server has otherwise than its host type's settings say.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub telnet: Option<ConsoleMachine>,
+}
+
+impl Default for ExpectedMachine {
+    fn default() -> Self {
+        Self {
+            buildlet: true,
+            key_hash: None,
+            conterm: None,
+            telnet: None,
+        }
+    }
 }
 
 impl HostType {
@@ -186,13 +201,19 @@ impl HostType {
     fn check_backend(&self) -> Result<(), BackendFault> {
         let machines = self.machines.values().map(Some);
         let any = self.machines.is_empty().then_some(None);
-        machines
-            .chain(any)
-            .try_for_each(|machine| match self.backend {
-                Backend::Conterm => self.conterm_on(machine).map(drop),
-                Backend::Off | Backend::Ssh => Ok(()),
-                Backend::Telnet => self.telnet_on(machine).map(drop),
-            })
+        machines.chain(any).try_for_each(|machine| {
+            let via = match self.backend {
+                Backend::Conterm => Some(self.conterm_on(machine)?.via),
+                Backend::Off | Backend::Ssh => None,
+                Backend::Telnet => Some(self.telnet_on(machine)?.via),
+            };
+            let has_buildlet = machine.is_none_or(|machine| machine.buildlet);
+            if has_buildlet || via == Some(Via::Direct) {
+                Ok(())
+            } else {
+                Err(BackendFault::NoBuildlet)
+            }
+        })
     }
 }
 
@@ -304,6 +325,19 @@ impl Config {
             return Err(ConfigError::HalfACertificate);
         }
         Ok(())
+    }
+
+    /// The machines that are there without a buildlet.
+    pub fn standing_machines(&self) -> BTreeSet<MachineId> {
+        let of_type = |(host_type, settings): (&String, &HostType)| {
+            let standing = settings.machines.iter().filter(|(_, it)| !it.buildlet);
+            let id = |(hostname, _): (&String, _)| MachineId {
+                host_type: host_type.clone(),
+                hostname: hostname.clone(),
+            };
+            standing.map(id).collect::<Vec<_>>()
+        };
+        self.host_types.iter().flat_map(of_type).collect()
     }
 
     /// The environment of a builder type: the host type's, then its own, the last of a name winning.
@@ -459,6 +493,20 @@ mod tests {
             told(&format!("{direct}address = '192.0.2.1'")),
             error(BackendFault::NotPrivate(open))
         );
+    }
+
+    #[test]
+    fn a_machine_without_a_buildlet_is_reached_directly() {
+        let machine = "[host_types.h.machines.m]\nbuildlet = false\n";
+        let host = |rest: &str| format!("data_dir = '/x'\n[host_types.h]\n{rest}{machine}");
+        let telnet = "backend = 'telnet'\n[host_types.h.telnet]\nlogin = 'none'\n";
+        let fault = format!("host_types.h: {}", BackendFault::NoBuildlet);
+        assert_eq!(parse(&host("")).unwrap_err(), fault);
+        assert_eq!(parse(&host(telnet)).unwrap_err(), fault);
+        let direct = format!("{telnet}via = 'direct'\naddress = '10.1.2.3'\n");
+        let standing = parse(&host(&direct)).unwrap().standing_machines();
+        let names: Vec<_> = standing.iter().map(ToString::to_string).collect();
+        assert_eq!(names, ["h/m"]);
     }
 
     #[test]

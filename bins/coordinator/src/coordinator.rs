@@ -46,6 +46,7 @@ impl Coordinator {
     ) -> anyhow::Result<Self> {
         let go_keys = MasterKeys::load(config.go_keys.as_ref())?;
         let pool = Arc::new(Pool::default());
+        pool.set_standing(config.standing_machines());
         let instances = Instances::new(store, pool.clone());
         Ok(Self {
             config: Current::new(config),

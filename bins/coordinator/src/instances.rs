@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use crate::lease::Lease;
 use crate::machine::Link;
-use crate::pool::{CHECK_TIME, Pool, Ticket};
+use crate::pool::{CHECK_TIME, Pool, Reservation, Ticket};
 use crate::store::{Store, StoreError};
 
 /// What users hold.
@@ -40,7 +40,8 @@ impl Instances {
     }
 
     /// Waits for a machine, empties its work directory, and leases it to `user`. A machine that cannot be emptied is
-    /// cut off, one that is not well even so is set aside, and the next one is taken.
+    /// cut off, one that is not well even so is set aside, and the next one is taken. One without a buildlet is taken as it
+    /// is.
     ///
     /// # Errors
     ///
@@ -56,29 +57,13 @@ impl Instances {
         ticket: &Ticket,
     ) -> Result<Lease, InstanceError> {
         loop {
-            let reservation = ticket.machine().await;
-            let link = reservation.link.clone();
-            if let Err(error) = link.clean().await {
-                warn!(machine = %link.id, %error, "cannot empty the work directory; cutting the machine off");
-                reservation.reject();
+            let Some(reservation) = made_ready(ticket.machine().await).await else {
                 continue;
-            }
-            match link.check(CHECK_TIME).await {
-                Ok(None) => {}
-                Ok(Some(reason)) => {
-                    warn!(machine = %link.id, %reason, "setting the machine aside");
-                    reservation.set_aside(reason);
-                    continue;
-                }
-                Err(error) => {
-                    warn!(machine = %link.id, %error, "cutting the machine off");
-                    reservation.reject();
-                    continue;
-                }
-            }
+            };
+            let machine = reservation.machine.clone();
             let lease = match self
                 .store
-                .create(user, builder_type, &link.id, SystemTime::now())
+                .create(user, builder_type, &machine, SystemTime::now())
                 .await
             {
                 Ok(lease) => lease,
@@ -89,7 +74,7 @@ impl Instances {
             };
             self.begin(&lease);
             reservation.lease(&lease.name);
-            info!(instance = %lease.name, machine = %link.id, "leased");
+            info!(instance = %lease.name, %machine, "leased");
             return Ok(lease);
         }
     }
@@ -131,12 +116,16 @@ impl Instances {
     ///
     /// # Errors
     ///
-    /// [`InstanceError::Away`] while the machine is not connected.
+    /// [`InstanceError::Away`] while the machine is not connected, [`InstanceError::NoBuildlet`] where it never is.
     pub fn link(&self, lease: &Lease) -> Result<Arc<Link>, InstanceError> {
-        let away = || InstanceError::Away {
-            since: self.pool.away_since(&lease.machine),
-        };
-        self.pool.link(&lease.machine).ok_or_else(away)
+        let machine = &lease.machine;
+        self.pool.link(machine).ok_or_else(|| {
+            if self.pool.is_standing(machine) {
+                return InstanceError::NoBuildlet;
+            }
+            let since = self.pool.away_since(machine);
+            InstanceError::Away { since }
+        })
     }
 
     /// A token that is cancelled when the lease ends: every stream of the user is then cut.
@@ -233,6 +222,31 @@ impl Instances {
     }
 }
 
+/// Empties the machine's work directory and asks whether it is well. `None` where it is not for users: then it is given up.
+async fn made_ready(reservation: Reservation) -> Option<Reservation> {
+    let Some(link) = reservation.link.clone() else {
+        return Some(reservation);
+    };
+    if let Err(error) = link.clean().await {
+        warn!(machine = %link.id, %error, "cannot empty the work directory; cutting the machine off");
+        reservation.reject();
+        return None;
+    }
+    match link.check(CHECK_TIME).await {
+        Ok(None) => Some(reservation),
+        Ok(Some(reason)) => {
+            warn!(machine = %link.id, %reason, "setting the machine aside");
+            reservation.set_aside(reason);
+            None
+        }
+        Err(error) => {
+            warn!(machine = %link.id, %error, "cutting the machine off");
+            reservation.reject();
+            None
+        }
+    }
+}
+
 impl std::fmt::Debug for Instances {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Instances").finish_non_exhaustive()
@@ -249,6 +263,9 @@ pub enum InstanceError {
         /// Since when.
         since: Option<SystemTime>,
     },
+    /// The machine has a console and no buildlet.
+    #[error("the machine runs no buildlet; it is used with ssh")]
+    NoBuildlet,
     /// The instance is somebody else's.
     #[error("you don't own that buildlet")]
     NotYours,

@@ -1,4 +1,4 @@
-//! The reverse pool: machines that dialled in, and users who wait for one.
+//! The pool: machines that dialled in or stand by themselves, and users who wait for one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -11,7 +11,8 @@ use tokio::sync::Notify;
 use crate::lease::MachineId;
 use crate::machine::Link;
 
-/// The machines that dialled in, by their host type and name, and the queue of those who wait for one.
+/// The machines that dialled in and those that have no buildlet, by their host type and name, and the queue of those who
+/// wait for one.
 #[derive(Debug, Default)]
 pub struct Pool {
     state: Mutex<State>,
@@ -30,7 +31,7 @@ impl Pool {
         if let Some(present) = state
             .machines
             .get(&link.id)
-            .and_then(|entry| entry.link.clone())
+            .and_then(|entry| entry.presence.link().cloned())
         {
             return Err(Occupied(present));
         }
@@ -44,12 +45,7 @@ impl Pool {
         } else {
             lease.map_or(Usage::Idle, Usage::Leased)
         };
-        let entry = Entry {
-            link: Some(link.clone()),
-            since: SystemTime::now(),
-            usage,
-            checking: false,
-        };
+        let entry = Entry::new(Presence::Linked(link.clone()), usage);
         state.machines.insert(link.id.clone(), entry);
         drop(state);
         self.changed.notify_waiters();
@@ -62,30 +58,60 @@ impl Pool {
         let Some(entry) = state.machines.get_mut(&link.id) else {
             return;
         };
-        if !entry
-            .link
-            .as_ref()
-            .is_some_and(|present| Arc::ptr_eq(present, link))
-        {
+        let present = entry.presence.link();
+        if !present.is_some_and(|present| Arc::ptr_eq(present, link)) {
             return;
         }
-        entry.link = None;
+        entry.presence = Presence::Away;
         entry.since = SystemTime::now();
         if matches!(entry.usage, Usage::Idle | Usage::Unfit(_)) {
             state.machines.remove(&link.id);
         }
     }
 
+    /// Says which machines have no buildlet and are there all the same. One that is not named any more leaves as soon as
+    /// nobody has it; one that is linked is cut off.
+    pub fn set_standing(&self, machines: BTreeSet<MachineId>) {
+        let mut state = self.state();
+        let mut cut = Vec::new();
+        for id in &machines {
+            match state.machines.get_mut(id) {
+                Some(entry) => cut.extend(entry.presence.stand()),
+                None => {
+                    let entry = Entry::new(Presence::Standing, Usage::Idle);
+                    state.machines.insert(id.clone(), entry);
+                }
+            }
+        }
+        state.machines.retain(|id, entry| {
+            let is_named = machines.contains(id) || !matches!(entry.presence, Presence::Standing);
+            is_named || entry.usage != Usage::Idle
+        });
+        state.standing = machines;
+        drop(state);
+        for link in cut {
+            link.close();
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// Whether a machine is there without a buildlet.
+    pub fn is_standing(&self, machine: &MachineId) -> bool {
+        let state = self.state();
+        let entry = state.machines.get(machine);
+        entry.is_some_and(|entry| matches!(entry.presence, Presence::Standing))
+    }
+
     /// The link of a machine, while it is connected.
     pub fn link(&self, machine: &MachineId) -> Option<Arc<Link>> {
-        self.state().machines.get(machine)?.link.clone()
+        self.state().machines.get(machine)?.presence.link().cloned()
     }
 
     /// The links of all machines that are connected.
     pub fn links(&self) -> Vec<Arc<Link>> {
         let state = self.state();
-        let links = state.machines.values().filter_map(|it| it.link.clone());
-        links.collect()
+        let links = state.machines.values().filter_map(|it| it.presence.link());
+        links.cloned().collect()
     }
 
     /// Since when a machine that is leased has been away.
@@ -93,7 +119,7 @@ impl Pool {
         self.state()
             .machines
             .get(machine)
-            .filter(|entry| entry.link.is_none())
+            .filter(|entry| matches!(entry.presence, Presence::Away))
             .map(|entry| entry.since)
     }
 
@@ -107,7 +133,7 @@ impl Pool {
                 .state()
                 .machines
                 .values()
-                .filter(|entry| entry.link.is_some())
+                .filter(|entry| entry.presence.link().is_some())
                 .count()
                 >= count
             {
@@ -136,27 +162,29 @@ impl Pool {
     }
 
     /// Ends the use of a machine and cuts its link, and with it every stream that the last user still had. The machine
-    /// dials in again by itself.
+    /// dials in again by itself. One without a buildlet is the next user's at once.
     pub fn release(&self, machine: &MachineId) {
-        let link = {
-            let mut state = self.state();
-            let Some(entry) = state.machines.get_mut(machine) else {
-                return;
-            };
-            let link = entry.link.take();
-            state.machines.remove(machine);
-            link
-        };
-        if let Some(link) = link {
+        let mut state = self.state();
+        let released = state.machines.remove(machine);
+        if let Some(Presence::Standing) = released.as_ref().map(|entry| &entry.presence)
+            && state.standing.contains(machine)
+        {
+            let entry = Entry::new(Presence::Standing, Usage::Idle);
+            state.machines.insert(machine.clone(), entry);
+        }
+        drop(state);
+        if let Some(link) = released.as_ref().and_then(|entry| entry.presence.link()) {
             link.close();
         }
+        self.changed.notify_waiters();
     }
 
     /// Keeps every machine that nobody has from users while it is being checked, and returns them.
     pub fn start_checks(&self) -> Vec<Arc<Link>> {
         let mut links = Vec::new();
         for entry in self.state().machines.values_mut() {
-            if let (Usage::Idle | Usage::Unfit(_), Some(link)) = (&entry.usage, &entry.link) {
+            let link = entry.presence.link();
+            if let (Usage::Idle | Usage::Unfit(_), Some(link)) = (&entry.usage, link) {
                 links.push(link.clone());
                 entry.checking = true;
             }
@@ -190,11 +218,15 @@ impl Pool {
         let state = self.state();
         let machines = state.machines.iter().map(|(id, entry)| MachineStatus {
             id: id.clone(),
-            link: entry.link.as_ref().map(|link| LinkStatus {
-                peer: link.peer,
-                version: link.version,
-                connected: link.connected,
-            }),
+            presence: match &entry.presence {
+                Presence::Away => PresenceStatus::Away,
+                Presence::Linked(link) => PresenceStatus::Linked(LinkStatus {
+                    peer: link.peer,
+                    version: link.version,
+                    connected: link.connected,
+                }),
+                Presence::Standing => PresenceStatus::Standing,
+            },
             usage: entry.usage.clone(),
             since: entry.since,
         });
@@ -211,7 +243,8 @@ impl Pool {
     fn set_usage(&self, machine: &MachineId, usage: Usage) {
         let mut state = self.state();
         if let Some(entry) = state.machines.get_mut(machine) {
-            if matches!(usage, Usage::Idle | Usage::Unfit(_)) && entry.link.is_none() {
+            let is_away = matches!(entry.presence, Presence::Away);
+            if matches!(usage, Usage::Idle | Usage::Unfit(_)) && is_away {
                 state.machines.remove(machine);
             } else {
                 entry.usage = usage;
@@ -275,15 +308,19 @@ impl Ticket {
             of_type(id)
                 && entry.usage == Usage::Idle
                 && !entry.checking
-                && entry.link.as_ref().is_some_and(|link| !link.is_closed())
+                && match &entry.presence {
+                    Presence::Away => false,
+                    Presence::Linked(link) => !link.is_closed(),
+                    Presence::Standing => true,
+                }
         });
-        let (_, entry) = idle?;
-        let link = entry.link.clone()?;
+        let (machine, entry) = idle?;
         entry.usage = Usage::Reserved;
         entry.since = SystemTime::now();
         Some(Reservation {
             pool: self.pool.clone(),
-            link,
+            machine: machine.clone(),
+            link: entry.presence.link().cloned(),
             outcome: Outcome::GivenBack,
         })
     }
@@ -307,8 +344,10 @@ impl Drop for Ticket {
 #[derive(Debug)]
 pub struct Reservation {
     pool: Arc<Pool>,
-    /// The machine's link.
-    pub link: Arc<Link>,
+    /// The machine.
+    pub machine: MachineId,
+    /// Its link, where it has a buildlet.
+    pub link: Option<Arc<Link>>,
     outcome: Outcome,
 }
 
@@ -331,11 +370,12 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
+        let machine = &self.machine;
         match std::mem::replace(&mut self.outcome, Outcome::GivenBack) {
-            Outcome::GivenBack => self.pool.set_usage(&self.link.id, Usage::Idle),
-            Outcome::Leased(name) => self.pool.set_usage(&self.link.id, Usage::Leased(name)),
-            Outcome::Rejected => self.pool.release(&self.link.id),
-            Outcome::SetAside(reason) => self.pool.set_usage(&self.link.id, Usage::Unfit(reason)),
+            Outcome::GivenBack => self.pool.set_usage(machine, Usage::Idle),
+            Outcome::Leased(name) => self.pool.set_usage(machine, Usage::Leased(name)),
+            Outcome::Rejected => self.pool.release(machine),
+            Outcome::SetAside(reason) => self.pool.set_usage(machine, Usage::Unfit(reason)),
         }
     }
 }
@@ -379,7 +419,7 @@ pub enum Usage {
 /// The pool at one moment.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// Every machine that is connected, or leased and away.
+    /// Every machine that is connected or has no buildlet, or that is leased and away.
     pub machines: Vec<MachineStatus>,
     /// How many wait, by host type.
     pub waiting: BTreeMap<String, usize>,
@@ -390,12 +430,23 @@ pub struct Snapshot {
 pub struct MachineStatus {
     /// Which machine.
     pub id: MachineId,
-    /// Its link, while it is connected.
-    pub link: Option<LinkStatus>,
+    /// Where it is.
+    pub presence: PresenceStatus,
     /// What it is doing.
     pub usage: Usage,
     /// Since when.
     pub since: SystemTime,
+}
+
+/// Where a machine is at one moment.
+#[derive(Clone, Copy, Debug)]
+pub enum PresenceStatus {
+    /// Leased, and not connected.
+    Away,
+    /// Connected.
+    Linked(LinkStatus),
+    /// It has no buildlet that could connect.
+    Standing,
 }
 
 /// A link at one moment.
@@ -414,15 +465,56 @@ struct State {
     machines: BTreeMap<MachineId, Entry>,
     queues: BTreeMap<String, BTreeSet<u64>>,
     last_ticket: u64,
+    /// The machines that have no buildlet.
+    standing: BTreeSet<MachineId>,
 }
 
 #[derive(Debug)]
 struct Entry {
-    link: Option<Arc<Link>>,
+    presence: Presence,
     usage: Usage,
     since: SystemTime,
     /// Being asked whether it is well, and nobody's until it has answered.
     checking: bool,
+}
+
+impl Entry {
+    fn new(presence: Presence, usage: Usage) -> Self {
+        Self {
+            presence,
+            usage,
+            since: SystemTime::now(),
+            checking: false,
+        }
+    }
+}
+
+/// Where a machine is.
+#[derive(Debug)]
+enum Presence {
+    /// Somebody's, and not connected.
+    Away,
+    /// Connected.
+    Linked(Arc<Link>),
+    /// It has no buildlet that could connect.
+    Standing,
+}
+
+impl Presence {
+    fn link(&self) -> Option<&Arc<Link>> {
+        match self {
+            Self::Linked(link) => Some(link),
+            Self::Away | Self::Standing => None,
+        }
+    }
+
+    /// Makes it stand; the link that it had.
+    fn stand(&mut self) -> Option<Arc<Link>> {
+        match std::mem::replace(self, Self::Standing) {
+            Self::Linked(link) => Some(link),
+            Self::Away | Self::Standing => None,
+        }
+    }
 }
 
 /// How long a machine that is idle has to answer a check.

@@ -60,7 +60,9 @@ impl Reload {
         self.certificate.set(certificate);
         self.users.set(users);
         self.coordinator.set_config(config.clone());
-        for link in self.coordinator.pool.links() {
+        let pool = &self.coordinator.pool;
+        pool.set_standing(config.standing_machines());
+        for link in pool.links() {
             if key_of(&before, &link.id) != key_of(&config, &link.id) {
                 warn!(machine = %link.id, "the machine's key has changed, it has to register again");
                 link.close();

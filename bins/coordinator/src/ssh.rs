@@ -90,10 +90,11 @@ impl MachineResolver for Resolver {
         let coordinator = self.coordinator()?;
         let (lease, host_type) = held(&coordinator, &grant.user, &grant.login).await?;
         let backend = Target::new(&coordinator, &lease).backend(&host_type)?;
-        let link = coordinator
-            .instances
-            .link(&lease)
-            .map_err(|error| refusal(&lease.name, &error))?;
+        let buildlet = match coordinator.instances.link(&lease) {
+            Ok(link) => Some(link.buildlet()),
+            Err(InstanceError::NoBuildlet) => None,
+            Err(error) => return Err(refusal(&lease.name, &error)),
+        };
         let mut machine = Machine::new(&lease.name, backend);
         machine.env = coordinator
             .config()
@@ -101,9 +102,11 @@ impl MachineResolver for Resolver {
             .into_iter()
             .collect();
         machine.tenure = coordinator.instances.tenure_of(&lease.name);
-        let work_dir = tokio::time::timeout(WORK_DIR_TIME, link.buildlet().work_dir()).await;
-        let work_dir = work_dir.ok().and_then(Result::ok).unwrap_or_default();
-        machine.greeting = greeting(&grant.user, &work_dir, &machine.env);
+        if let Some(buildlet) = buildlet {
+            let work_dir = tokio::time::timeout(WORK_DIR_TIME, buildlet.work_dir()).await;
+            let work_dir = work_dir.ok().and_then(Result::ok).unwrap_or_default();
+            machine.greeting = greeting(&grant.user, &work_dir, &machine.env);
+        }
         machine.hold = Arc::new(keep_renewing(coordinator.clone(), lease));
         Ok(machine)
     }
@@ -173,7 +176,9 @@ fn refusal(name: &str, error: &InstanceError) -> Refusal {
         InstanceError::NotYours | InstanceError::Unknown => {
             format!("no instance {name:?} of yours; `gomote list` shows what you hold")
         }
-        InstanceError::Away { .. } | InstanceError::Store(_) => error.to_string(),
+        InstanceError::Away { .. } | InstanceError::NoBuildlet | InstanceError::Store(_) => {
+            error.to_string()
+        }
     };
     Refusal::new(message)
 }

@@ -24,7 +24,7 @@ use buildlet_proto::jobs::{JobRequest, JobStdin, OutputRequest, StdinRequest};
 use buildlet_proto::{ApiError, Buildlet, ExecRequest, RelPath, tls};
 use clap::Parser;
 use coordinator::config::Config;
-use coordinator::pool::Pool;
+use coordinator::pool::{Pool, PresenceStatus};
 use coordinator::reload::Reload;
 use coordinator::secret::Secret;
 use coordinator::server::{Addresses, Server};
@@ -659,7 +659,7 @@ impl Machine {
             .snapshot()
             .machines
             .iter()
-            .any(|machine| machine.link.is_some())
+            .any(|machine| matches!(machine.presence, PresenceStatus::Linked(_)))
         {
             tokio::task::yield_now().await;
         }

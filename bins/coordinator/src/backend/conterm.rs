@@ -19,7 +19,7 @@ use crate::config::{Conterm, ContermAuth, ContermProtocol, ContermTickets};
 struct Dialer {
     console: Route,
     auth: Route,
-    files: Arc<dyn FileApi>,
+    files: Option<Arc<dyn FileApi>>,
 }
 
 #[async_trait]
@@ -32,7 +32,7 @@ impl ContermDialer for Dialer {
     }
 
     fn files(&self) -> Option<Arc<dyn FileApi>> {
-        Some(Arc::clone(&self.files))
+        self.files.clone()
     }
 }
 

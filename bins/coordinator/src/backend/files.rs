@@ -38,10 +38,14 @@ pub(super) struct BuildletFiles<B> {
 /// Reaches the buildlet, wherever it is by then.
 type Machine<B> = dyn Fn() -> Option<B> + Send + Sync;
 
-/// The files of `target`.
-pub(super) fn files(target: Target) -> Arc<dyn FileApi> {
+/// The files of `target`, unless its machine runs no buildlet.
+pub(super) fn files(target: Target) -> Option<Arc<dyn FileApi>> {
+    if target.is_without_buildlet() {
+        return None;
+    }
     let link = move || Some(target.link().ok()?.buildlet());
-    Arc::new(BuildletFiles::<buildlet_proto::client::Client<Reverse>>::new(Arc::new(link)))
+    let files = BuildletFiles::<buildlet_proto::client::Client<Reverse>>::new(Arc::new(link));
+    Some(Arc::new(files))
 }
 
 impl<B: Buildlet> BuildletFiles<B> {

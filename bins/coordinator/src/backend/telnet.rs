@@ -48,7 +48,7 @@ pub(super) fn backend(target: Target, telnet: Telnet) -> Arc<dyn Backend> {
 struct Dialer {
     route: Route,
     telnet: Telnet,
-    files: Arc<dyn FileApi>,
+    files: Option<Arc<dyn FileApi>>,
 }
 
 #[async_trait]
@@ -60,7 +60,7 @@ impl TelnetDialer for Dialer {
     }
 
     fn files(&self) -> Option<Arc<dyn FileApi>> {
-        Some(Arc::clone(&self.files))
+        self.files.clone()
     }
 }
 

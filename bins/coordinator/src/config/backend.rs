@@ -175,6 +175,9 @@ pub enum BackendFault {
         "via = \"connect-ssh\" reaches no authentication server: tickets must be \"host-owner\""
     )]
     OnePort,
+    /// What leads through a buildlet leads nowhere without one.
+    #[error("a machine with buildlet = false is reached with via = \"direct\" alone")]
+    NoBuildlet,
     /// The host type has the backend, but no table with its settings.
     #[error("the backend needs a table of its settings")]
     NoTable,

@@ -60,7 +60,7 @@ async fn who_waits_longest_is_served_first() {
     pool.join(Arc::new(Link::unserved(id("a"))), None).unwrap();
     assert!(second_wait.is_woken());
     let reservation = assert_ready!(second_wait.poll());
-    assert_eq!(reservation.link.id, id("a"));
+    assert_eq!(reservation.machine, id("a"));
 }
 
 #[tokio::test]
@@ -161,7 +161,7 @@ async fn release_cuts_the_link() {
 async fn only_idle_machines_are_checked_and_the_ill_are_cut_off() {
     let (pool, _links) = pool_with(&["a", "b", "c"]);
     let reservation = pool.queue("host").machine().await;
-    assert_eq!(reservation.link.id, id("a"));
+    assert_eq!(reservation.machine, id("a"));
     let checked = pool.start_checks();
     let names: Vec<_> = checked
         .iter()
@@ -178,7 +178,7 @@ async fn only_idle_machines_are_checked_and_the_ill_are_cut_off() {
     checked[1].closed().await;
     assert_pending!(wait.poll());
     pool.end_check(&checked[0], Health::Well);
-    assert_eq!(assert_ready!(wait.poll()).link.id, id("b"));
+    assert_eq!(assert_ready!(wait.poll()).machine, id("b"));
 }
 
 #[tokio::test]
@@ -200,7 +200,7 @@ async fn a_machine_that_is_set_aside_is_for_nobody_until_it_is_well() {
         assert_eq!(pool.snapshot().machines[0].since, since);
         pool.end_check(&checked[0], health);
     }
-    assert_eq!(assert_ready!(wait.poll()).link.id, id("a"));
+    assert_eq!(assert_ready!(wait.poll()).machine, id("a"));
 }
 
 #[tokio::test]
@@ -211,4 +211,46 @@ async fn joined_waits_for_that_many() {
     assert_pending!(joined.poll());
     pool.join(Arc::new(Link::unserved(id("b"))), None).unwrap();
     assert_ready!(joined.poll());
+}
+
+#[tokio::test]
+async fn a_machine_without_a_buildlet_is_there_and_comes_back_at_once() {
+    let pool = Arc::new(Pool::default());
+    pool.set_standing([id("s")].into());
+    assert!(pool.is_standing(&id("s")));
+    let (first, second) = (pool.queue("host"), pool.queue("host"));
+    let reservation = first.machine().await;
+    assert!(reservation.link.is_none());
+    reservation.lease("user-al-t-0");
+    drop(first);
+    let mut wait = task::spawn(second.machine());
+    assert_pending!(wait.poll());
+    assert_eq!(pool.away_since(&id("s")), None);
+    pool.release(&id("s"));
+    assert!(wait.is_woken());
+    let reservation = assert_ready!(wait.poll());
+    assert_eq!(reservation.machine, id("s"));
+}
+
+#[tokio::test]
+async fn a_machine_that_stands_no_more_leaves_when_nobody_has_it() {
+    let pool = Arc::new(Pool::default());
+    pool.set_standing([id("a"), id("b")].into());
+    let ticket = pool.queue("host");
+    ticket.machine().await.lease("user-al-t-0");
+    pool.set_standing(BTreeSet::new());
+    assert_eq!(usage(&pool, "a"), Some(Usage::Leased("user-al-t-0".into())));
+    assert_eq!(usage(&pool, "b"), None);
+    pool.release(&id("a"));
+    assert_eq!(usage(&pool, "a"), None);
+}
+
+#[tokio::test]
+async fn a_machine_that_loses_its_buildlet_by_configuration_is_cut_off() {
+    let (pool, links) = pool_with(&["a"]);
+    pool.set_standing([id("a")].into());
+    links[0].closed().await;
+    pool.leave(&links[0]);
+    assert!(pool.is_standing(&id("a")));
+    assert_eq!(usage(&pool, "a"), Some(Usage::Idle));
 }

@@ -58,7 +58,9 @@ impl From<InstanceError> for WebError {
         let status = match error {
             InstanceError::NotYours => StatusCode::UNAUTHORIZED,
             InstanceError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            InstanceError::Away { .. } | InstanceError::Unknown => StatusCode::BAD_GATEWAY,
+            InstanceError::Away { .. } | InstanceError::NoBuildlet | InstanceError::Unknown => {
+                StatusCode::BAD_GATEWAY
+            }
         };
         Self::new(status, error.to_string())
     }

@@ -11,7 +11,7 @@ use axum::response::{Html, IntoResponse, Response};
 use crate::config::Config;
 use crate::coordinator::Coordinator;
 use crate::lease::Lease;
-use crate::pool::{MachineStatus, Snapshot, Usage};
+use crate::pool::{MachineStatus, PresenceStatus, Snapshot, Usage};
 
 use super::error::WebError;
 
@@ -83,7 +83,9 @@ impl StatusPage {
                 in_use: of_type()
                     .filter(|machine| matches!(machine.usage, Usage::Leased(_) | Usage::Reserved))
                     .count(),
-                total: of_type().filter(|machine| machine.link.is_some()).count(),
+                total: of_type()
+                    .filter(|machine| !matches!(machine.presence, PresenceStatus::Away))
+                    .count(),
                 waiting: pool.waiting.get(host_type).copied().unwrap_or_default(),
             }
         });
@@ -112,15 +114,16 @@ impl MachineRow {
             Usage::Unfit(reason) => format!("set aside because {reason},"),
         };
         let since = rounded(now.duration_since(machine.since));
-        let state = match machine.link {
-            Some(link) => {
+        let state = match machine.presence {
+            PresenceStatus::Linked(link) => {
                 let connected = rounded(now.duration_since(link.connected));
                 format!(
                     "version {}, connected {connected}, {usage} for {since}",
                     link.version
                 )
             }
-            None => format!("away for {since}, {usage}"),
+            PresenceStatus::Away => format!("away for {since}, {usage}"),
+            PresenceStatus::Standing => format!("no buildlet, {usage} for {since}"),
         };
         Self {
             hostname: machine.id.hostname.clone(),
