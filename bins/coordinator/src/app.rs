@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use gomote::Streams;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 use tracing::level_filters::LevelFilter;
@@ -109,6 +110,8 @@ async fn serve(
         writeln!(out, "{} is valid", args.config.display())?;
         return Ok(ExitCode::SUCCESS);
     }
+    // From here on a hangup ends nothing.
+    let hangup = signal(SignalKind::hangup())?;
     let token = CancellationToken::new();
     let server = Server::bind(config, token.clone()).await?;
     let addresses = &server.addresses;
@@ -120,28 +123,24 @@ async fn serve(
     writeln!(out, "host  {}", addresses.ssh_host_key)?;
     out.flush()?;
     let reload = server.reload.clone();
-    let signal = async {
+    let ending = async {
         shutdown.await;
         token.cancel();
     };
     let serving = async {
-        tokio::join!(server.run(), signal);
+        tokio::join!(server.run(), ending);
     };
     tokio::select! {
         () = serving => {}
-        never = reload_on_hangup(&args.config, &reload) => match never {},
+        never = reload_on(hangup, &args.config, &reload) => match never {},
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Reads the configuration again at each SIGHUP. One that cannot be used changes nothing.
-async fn reload_on_hangup(path: &Path, reload: &Reload) -> Infallible {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut hangup) = signal(SignalKind::hangup()) else {
-        return std::future::pending().await;
-    };
+/// Reads the configuration again at each signal. One that cannot be used changes nothing.
+async fn reload_on(mut signal: Signal, path: &Path, reload: &Reload) -> Infallible {
     loop {
-        hangup.recv().await;
+        signal.recv().await;
         let config = Config::load(path).map_err(anyhow::Error::from);
         if let Err(error) = config.and_then(|config| reload.take(config)) {
             error!(path = %path.display(), "the configuration stays as it was: {error:#}");
@@ -162,7 +161,6 @@ fn secret(kind: SecretKind, out: &mut impl Write) -> anyhow::Result<ExitCode> {
 
 /// Resolves when the process is asked to end, by SIGINT or SIGTERM.
 pub async fn interrupted() {
-    use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut interrupt), Ok(mut terminate)) = (
         signal(SignalKind::interrupt()),
         signal(SignalKind::terminate()),

@@ -1,8 +1,6 @@
 //! A configuration that changes while users hold machines.
 
-use sshbridge::backend::ChannelEvent;
-
-use super::ssh::{read_out, session, ssh_farm};
+use super::ssh::{read_out, running_session, ssh_farm};
 use super::*;
 
 const REVOKED: &str = "your access has been revoked\n";
@@ -23,9 +21,7 @@ async fn a_key_that_leaves_its_file_ends_its_session() {
         let _machine = farm.machine_with("m1", "builtin").await;
         let alice = farm.client("alice", ALICE);
         let instance = alice.create("type", |_| {}).await.unwrap();
-        let (_conn, mut channel) = session(&farm, &instance.name, "echo running; sleep 600").await;
-        let running = ChannelEvent::Data("running\n".into());
-        assert_eq!(channel.source.next().await, Some(running));
+        let (_conn, mut channel) = running_session(&farm, &instance.name).await;
         std::fs::write(farm.alice_keys.as_ref().unwrap(), "# nobody\n").unwrap();
         let seen = read_out(&mut *channel.source).await;
         assert_eq!(seen, (String::new(), REVOKED.to_owned(), Some(255)));
@@ -41,9 +37,7 @@ async fn users_come_and_go_and_the_others_notice_nothing() {
         let _machine = farm.machine_with("m1", "builtin").await;
         let (alice, bob) = (farm.client("alice", ALICE), farm.client("bob", BOB));
         let hers = alice.create("type", |_| {}).await.unwrap();
-        let (_conn, mut channel) = session(&farm, &hers.name, "echo running; sleep 600").await;
-        let running = ChannelEvent::Data("running\n".into());
-        assert_eq!(channel.source.next().await, Some(running));
+        let (_conn, mut channel) = running_session(&farm, &hers.name).await;
 
         // A new user beside her.
         let carol = "[users.carol]\ntoken_hash = '";

@@ -19,9 +19,7 @@ async fn the_end_of_a_lease_is_told_to_ssh_sessions_and_closes_them() {
         let _machine = farm.machine_with("m1", "builtin").await;
         let alice = farm.client("alice", ALICE);
         let instance = alice.create("type", |_| {}).await.unwrap();
-        let (_conn, mut channel) = session(&farm, &instance.name, "echo running; sleep 600").await;
-        let running = ChannelEvent::Data("running\n".into());
-        assert_eq!(channel.source.next().await, Some(running));
+        let (_conn, mut channel) = running_session(&farm, &instance.name).await;
 
         let buildlet = alice.instance(&instance.name).unwrap();
         buildlet.halt().await.unwrap();
@@ -114,6 +112,17 @@ pub(crate) async fn session(
     let channel = conn.open_session().await.unwrap();
     let command = ChannelRequest::Exec(command.to_owned().into());
     channel.control.request(command).await.unwrap();
+    (conn, channel)
+}
+
+/// A session of alice's with a command that says that it runs, and goes on.
+pub(crate) async fn running_session(
+    farm: &Farm,
+    login: &str,
+) -> (Box<dyn BackendConn>, BackendChannel) {
+    let (conn, mut channel) = session(farm, login, "echo running; sleep 600").await;
+    let running = ChannelEvent::Data("running\n".into());
+    assert_eq!(channel.source.next().await, Some(running));
     (conn, channel)
 }
 
