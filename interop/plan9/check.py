@@ -158,7 +158,7 @@ for name in ("cpu", "rcpu"):
 checks += [
     ("rcpu: over a private network", commands_work, "direct"),
     ("rcpu: a machine without a buildlet", commands_work, "standing"),
-    ("rcpu: the console is all that it has", farm.has_only_a_console, "standing", b"subsystem"),
+    ("rcpu: the console is all that it has", farm.has_only_a_console, "standing", b"it has no sftp"),
     ("rcpu: p9sk1 is not spoken unless it is allowed", says_why, "old", "p9sk1 must be allowed in the configuration", 255),
     ("rcpu: p9sk1 where it is allowed", commands_work, "old-allowed"),
     ("a port that the buildlet does not open", says_why, "closed", "the machine cannot be reached", 255),
