@@ -4,7 +4,6 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use proptest::prelude::*;
 
 use super::control::MAX_PONGS;
 use super::*;
@@ -676,31 +675,4 @@ fn a_silent_peer_is_asked_once_and_then_given_up() {
         Some(CloseReason::TimedOut(_))
     ));
     assert_eq!(bench.now - began, 2 * Config::default().keep_alive);
-}
-
-proptest! {
-    #[test]
-    fn any_bytes_end_in_a_session_or_an_error(
-        role in prop_oneof![Just(Role::Dialer), Just(Role::Listener)],
-        frames in prop::collection::vec((0..4u8, 0..16u16, 0..5u32, prop_oneof![0..20u32, any::<u32>()]), 0..60),
-    ) {
-        let mut bench = Bench::new(role);
-        if role == Role::Dialer {
-            bench.session.open().unwrap();
-            bench.output();
-        }
-        let fed = frames.len();
-        for (kind, flags, stream, length) in frames {
-            let mut bytes = vec![0, kind];
-            bytes.extend(flags.to_be_bytes());
-            bytes.extend(stream.to_be_bytes());
-            bytes.extend(length.to_be_bytes());
-            bytes.extend(vec![0; length.min(20) as usize]);
-            bench.input(&bytes);
-            if let Some(stream) = bench.session.accept() {
-                bench.session.release(stream, bench.now);
-            }
-        }
-        prop_assert!(bench.headers().len() <= 2 * fed + 2, "at most an answer and an acknowledgement each");
-    }
 }
