@@ -352,7 +352,7 @@ impl<T: AsyncRead> Input<T> {
 /// Frames on their way into the transport.
 ///
 /// It holds little, and only what the transport is about to take: a frame that is chosen late is chosen better. While
-/// the transport takes whole batches they grow to 128 KiB; when it takes a part they fall to as much, 2 KiB at least.
+/// the transport takes whole batches they grow to 256 KiB; when it takes a part they fall to as much, 2 KiB at least.
 #[derive(Debug)]
 struct Outbox {
     frames: VecDeque<Frame>,
@@ -596,7 +596,7 @@ const STEPS_PER_POLL: usize = 32;
 /// Turns that others get before confirmations are sent alone: one for who accepts a stream, one for who serves it.
 const PATIENCE: u8 = 2;
 /// Bytes that are written before others get a turn.
-const WRITE_SHARE: usize = 128 * 1024;
+const WRITE_SHARE: usize = 256 * 1024;
 /// Reads after a failed write: 8 MiB, more than a socket holds.
 const LAST_WORDS_STEPS: usize = 128;
 
@@ -610,7 +610,7 @@ const BATCH_START: usize = 16 * 1024;
 /// Bytes of one batch while the transport takes but a part of it: 0.1 ms at 20 MB/s.
 const BATCH_MIN: usize = 2 * 1024;
 /// Bytes of one batch while the transport takes all of it.
-const BATCH_MAX: usize = 128 * 1024;
+const BATCH_MAX: usize = 256 * 1024;
 /// Bytes that are copied together.
 const SMALL: usize = 512;
 /// Slices of one vectored write; a frame has two.

@@ -26,7 +26,7 @@ pub struct SocketOptions {
     /// write to outlives its peer by a quarter of an hour.
     pub user_timeout: Option<Duration>,
     /// Bytes that the system takes ahead of what it has sent; 128 KiB (Linux). What waits in the socket cannot be
-    /// overtaken: a keystroke would stand behind megabytes of bulk. Two batches of the driver keep the network busy.
+    /// overtaken: a keystroke would stand behind megabytes of bulk. A millisecond of 1 Gbit/s keeps the network busy.
     pub unsent: Option<u32>,
 }
 

@@ -180,7 +180,9 @@ fn room(block: &BytesMut) -> usize {
     block.capacity() - block.len()
 }
 
-/// Bytes of a full block, and so of the largest frame: a quantum of the scheduler.
+/// Bytes of a full block, and so of the largest frame.
+///
+/// At 20 MB/s it takes 0.8 ms, which is what an interactive stream waits at most.
 pub(crate) const BLOCK: usize = 16 * 1024;
 /// Bytes of the smallest block.
 const BLOCK_MIN: usize = 64;
