@@ -15,7 +15,7 @@ use crate::tls::Pin;
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,
-    /// Threads [default: one for each processor]. With one, a busy connection holds up the others a little.
+    /// Threads [default: one for two processors]. With one, a busy connection holds up the others a little.
     #[arg(long, global = true, value_parser = clap::value_parser!(u8).range(1..))]
     pub(crate) threads: Option<u8>,
 }
