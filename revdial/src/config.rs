@@ -30,11 +30,16 @@ pub struct Config {
     ///
     /// Stops a peer that does not read from making us hold what the application writes.
     pub send_buffer: usize,
-    /// The largest receive window of one connection, in bytes; 16 MiB.
+    /// The receive window that a connection starts with, in bytes; 256 KiB, which is what the wire gives to each. Values below
+    /// count as that.
     ///
-    /// A window starts at 256 KiB and doubles while the round trip time, not the application, limits a transfer. Stops
-    /// one connection from taking the whole [`growth_budget`](Self::growth_budget). Values below 256 KiB count as
-    /// 256 KiB: the wire gives that much to every stream.
+    /// A window doubles while the round trip time, not the application, limits a transfer, which takes some round trips. Who
+    /// knows that the road is long and the peer well-meaning gives more at once, for as long as there is
+    /// [`growth_budget`](Self::growth_budget), and [`max_stream_window`](Self::max_stream_window) at most.
+    pub initial_stream_window: u32,
+    /// The largest receive window of one connection, in bytes; 16 MiB. Values below 256 KiB count as that.
+    ///
+    /// Stops one connection from taking the whole [`growth_budget`](Self::growth_budget).
     pub max_stream_window: u32,
     /// Bytes by which all receive windows of the link together may exceed 256 KiB each; 32 MiB.
     ///
@@ -106,6 +111,12 @@ impl Config {
         windows.saturating_add(growth)
     }
 
+    /// By how much the window of a fresh stream exceeds that of the wire.
+    pub(crate) fn first_growth(&self) -> u32 {
+        let window = self.initial_stream_window.min(self.window_ceiling());
+        window.saturating_sub(INITIAL_WINDOW)
+    }
+
     /// The largest receive window of one stream, at least the 256 KiB of the wire.
     pub(crate) fn window_ceiling(&self) -> u32 {
         self.max_stream_window.max(INITIAL_WINDOW)
@@ -118,6 +129,7 @@ impl Default for Config {
             max_inbound_streams: 128,
             max_outbound_streams: 1024,
             send_buffer: 64 * 1024,
+            initial_stream_window: INITIAL_WINDOW,
             max_stream_window: 16 * 1024 * 1024,
             growth_budget: 32 * 1024 * 1024,
             max_pending_resets: 1024,

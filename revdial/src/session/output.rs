@@ -160,8 +160,13 @@ impl Session {
             Opening::Answering => (Flags::ACK, Opening::Done),
             other @ (Opening::Sent | Opening::Done) => (Flags::NONE, other),
         };
-        stream.opening = opening;
         let mut delta = 0;
+        if opening != stream.opening {
+            delta = self.config.first_growth().min(self.growth_left);
+            self.growth_left -= delta;
+            stream.recv.widen(delta);
+        }
+        stream.opening = opening;
         if stream.recv.update_is_due() {
             self.liveness.ask_if_stale(now);
             let update = stream.recv.take_update(
@@ -171,7 +176,7 @@ impl Session {
                 self.growth_left,
             );
             self.growth_left -= update.growth;
-            delta = update.delta;
+            delta += update.delta;
         }
         Some(Header::WindowUpdate { id, flags, delta })
     }

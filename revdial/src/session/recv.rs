@@ -109,6 +109,12 @@ impl RecvHalf {
         memory.track(&mut self.buffer, |buffer, _| buffer.compact());
     }
 
+    /// Makes the window larger before anything was read; the credit is for the peer.
+    pub(super) fn widen(&mut self, growth: u32) {
+        self.window += growth;
+        self.credit += growth;
+    }
+
     /// Gives back the credit of what was read, and with it the window doubles while the round trip time limits the
     /// transfer. It grows by at most `budget`.
     pub(super) fn take_update(

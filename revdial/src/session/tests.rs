@@ -557,6 +557,46 @@ fn the_window_grows_while_the_round_trip_limits_and_within_its_budgets() {
 }
 
 #[test]
+fn a_window_that_starts_larger_comes_with_the_opening_and_out_of_the_budget() {
+    let config = Config {
+        initial_stream_window: 4 * INITIAL_WINDOW,
+        growth_budget: 5 * INITIAL_WINDOW,
+        ..Config::default()
+    };
+    let mut bench = Bench::with(Role::Dialer, config.clone());
+    let opened = |value, windows| Header::WindowUpdate {
+        id: id(value),
+        flags: Flags::SYN,
+        delta: windows * INITIAL_WINDOW,
+    };
+    for _ in 0..3 {
+        bench.session.open().unwrap();
+    }
+    let expected = [opened(1, 3), opened(3, 2), opened(5, 0)];
+    assert_eq!(bench.headers(), expected);
+    // A stream that is gone gives back what it had.
+    bench.update(id(1), Flags::RST, 0);
+    bench.session.release(id(1), bench.now);
+    bench.session.open().unwrap();
+    assert_eq!(bench.headers(), [opened(7, 3)]);
+
+    let mut bench = Bench::with(Role::Listener, config);
+    bench.update(id(1), Flags::SYN, 0);
+    let answer = Header::WindowUpdate {
+        id: id(1),
+        flags: Flags::ACK,
+        delta: 3 * INITIAL_WINDOW,
+    };
+    assert_eq!(bench.headers(), [answer]);
+    for _ in 0..4 {
+        bench.data(id(1), Flags::NONE, &vec![0; INITIAL_WINDOW as usize]);
+    }
+    assert!(bench.session.closed().is_none());
+    bench.data(id(1), Flags::NONE, &[0]);
+    bench.expect_protocol_error(ProtocolError::WindowExceeded(id(1)));
+}
+
+#[test]
 fn an_unread_half_that_is_dropped_gives_its_credit_back() {
     let mut bench = accepted();
     bench.data(id(1), Flags::NONE, &vec![0; 200_000]);

@@ -59,19 +59,23 @@ fn script() -> impl Strategy<Value = Vec<Op>> {
     })
 }
 
-/// Windows from a few bytes to that of the specification; buffers that are smaller and larger.
-fn sizes() -> impl Strategy<Value = (u32, usize)> {
-    let window = prop_oneof![2..50u32, Just(INITIAL_WINDOW)];
+/// Windows from a few bytes to that of the specification, and what a stream starts with beyond that; buffers that are smaller
+/// and larger.
+fn sizes() -> impl Strategy<Value = (u32, u32, usize)> {
+    let windows = prop_oneof![
+        (2..50u32, Just(INITIAL_WINDOW)),
+        (Just(INITIAL_WINDOW), INITIAL_WINDOW..3 * INITIAL_WINDOW),
+    ];
     let buffer = prop_oneof![1..50usize, Just(Config::default().send_buffer)];
-    (window, buffer)
+    (windows, buffer).prop_map(|((window, initial), buffer)| (window, initial, buffer))
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
     #[test]
-    fn two_machines_agree_with_the_oracle((window, send_buffer) in sizes(), script in script()) {
-        let config = Config { send_buffer, ..Config::default() };
+    fn two_machines_agree_with_the_oracle((window, initial, send_buffer) in sizes(), script in script()) {
+        let config = Config { send_buffer, initial_stream_window: initial, ..Config::default() };
         let mut world = World::new(window, &config);
         for op in script {
             let too_many = matches!(op, Op::Open) && world.tracks.len() == STREAMS;
