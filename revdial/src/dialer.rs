@@ -140,6 +140,15 @@ impl Dialer {
         }
     }
 
+    /// Ends the link as if this program had been killed: the peer is not told, and sees a transport that was cut. It is for one
+    /// who means to be back, where a goodbye would be understood as an end.
+    pub fn abort(&self) {
+        match &self.0 {
+            Kind::Link(endpoint) => endpoint.0.end(CloseReason::Aborted),
+            Kind::PickUp(dialer) => dialer.shared().end(CloseReason::Aborted),
+        }
+    }
+
     /// Waits for the end of the link; everybody gets the same reason. The peer is told after that, in the background: a
     /// program that ends at once takes the news with it, and the peer sees a broken transport.
     ///

@@ -89,7 +89,10 @@ impl<T: AsyncRead + AsyncWrite> Driver<T> {
         debug!("the link is up");
         let reason = poll_fn(|cx| self.poll_serve(cx)).await;
         info!(%reason, "the link ended");
-        if matches!(reason, CloseReason::Transport(_) | CloseReason::TimedOut(_)) {
+        if matches!(
+            reason,
+            CloseReason::Aborted | CloseReason::Transport(_) | CloseReason::TimedOut(_)
+        ) {
             return;
         }
         let mut closing = Closing::Writing;

@@ -15,8 +15,9 @@ pub enum CloseReason {
     /// This side closed the link, or dropped its last handle.
     #[error("the link was closed on this side")]
     Local,
-    /// The task of the link was dropped: its runtime was shut down, or it panicked.
-    #[error("the task of the link was dropped")]
+    /// The link was given up without a word: by [`Dialer::abort`](crate::Dialer::abort), or because its task was dropped, when
+    /// its runtime was shut down or it panicked.
+    #[error("the link was given up on this side")]
     Aborted,
 
     // The peer.

@@ -351,6 +351,27 @@ async fn closing_the_link_wakes_everybody_with_the_same_reason() {
     .await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_link_that_is_aborted_looks_cut() {
+    within(async {
+        let (dialer, mut listener, mut ours, mut theirs) = connected().await;
+        ours.write_all(b"last").await.unwrap();
+        ours.flush().await.unwrap();
+        dialer.abort();
+        assert!(matches!(dialer.closed().await, CloseReason::Aborted));
+        let mut last = Vec::new();
+        let error = theirs.read_to_end(&mut last).await.unwrap_err();
+        assert_eq!(last, b"last");
+        assert_eq!(error.kind(), ErrorKind::ConnectionAborted);
+        assert!(matches!(
+            listener.accept().await.unwrap_err(),
+            CloseReason::Cut
+        ));
+        assert!(ours.write_all(b"more").await.is_err());
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn the_transport_is_shut_down_when_the_last_handle_is_dropped() {
     within(async {

@@ -196,7 +196,10 @@ impl<C: Control, A: Attend<C>> Driver<C, A> {
         drop(attendant);
         if matches!(
             reason,
-            CloseReason::Transport(_) | CloseReason::TimedOut(_) | CloseReason::Stalled(_)
+            CloseReason::Aborted
+                | CloseReason::Transport(_)
+                | CloseReason::TimedOut(_)
+                | CloseReason::Stalled(_)
         ) {
             return;
         }
