@@ -56,7 +56,8 @@ impl Reverse {
                     tracing::info!(%coordinator, "registered");
                     serve(listener, &server).await;
                 }
-                // The coordinator says goodbye at the end of each lease, and wants the machine back at once.
+                // The coordinator says goodbye at the end of each lease, and wants the machine back at once. One that is
+                // started anew does not: its leases go on.
                 Step::Ended {
                     reason: CloseReason::PeerClosed,
                     ..
@@ -64,17 +65,22 @@ impl Reverse {
                     tracing::info!("the coordinator closed the link");
                     is_idle = true;
                 }
-                Step::Ended { reason, .. } => {
-                    tracing::warn!(%reason, "the link to the coordinator ended");
-                }
-                Step::Failed { error, retry_in } => tracing::warn!(
-                    error = format!("{:#}", anyhow::Error::from(error)),
-                    ?retry_in,
-                    "no connection to the coordinator"
-                ),
-                step => tracing::debug!(?step, "a step that has no name"),
+                step @ (Step::Ended { .. } | Step::Failed { .. } | _) => log(step),
             }
         }
+    }
+}
+
+/// Says why there is no link.
+fn log(step: Step) {
+    match step {
+        Step::Ended { reason, .. } => tracing::warn!(%reason, "the link to the coordinator ended"),
+        Step::Failed { error, retry_in } => tracing::warn!(
+            error = format!("{:#}", anyhow::Error::from(error)),
+            ?retry_in,
+            "no connection to the coordinator"
+        ),
+        step @ (Step::Linked(_) | _) => tracing::debug!(?step, "a step that has no name"),
     }
 }
 

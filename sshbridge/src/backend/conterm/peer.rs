@@ -52,7 +52,6 @@ impl Peer {
     }
 
     /// Serves `cpu` to one client.
-    #[expect(clippy::cognitive_complexity, reason = "any step may be the last")]
     pub(super) async fn cpu(self: Arc<Self>, mut stream: Box<dyn Stream>) -> Option<()> {
         if text(&mut stream).await? != b"p9 rc4_256 sha1" {
             stream.write_all(b"no such encryption\0").await.ok()?;
@@ -148,7 +147,6 @@ impl Peer {
     }
 
     /// The machine's side of p9any, to the secret.
-    #[expect(clippy::cognitive_complexity, reason = "any step may be the last")]
     async fn authenticate(&self, stream: &mut Box<dyn Stream>) -> Option<Vec<u8>> {
         let offer = format!("{}\0", self.offer);
         stream.write_all(offer.as_bytes()).await.ok()?;
