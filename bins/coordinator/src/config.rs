@@ -24,7 +24,8 @@ use crate::secret::SecretHash;
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Where the certificate authority, the certificate and the SSH host key are kept, and made when they are missing.
+    /// Where the certificate authority, the certificate and the SSH host key are kept, and made when they are missing; and
+    /// leases.
     pub data_dir: PathBuf,
     /// Where to listen.
     #[serde(default)]

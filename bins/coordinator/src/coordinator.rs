@@ -34,12 +34,12 @@ pub struct Coordinator {
 }
 
 impl Coordinator {
-    /// Makes a coordinator that keeps its leases in `store` and ends with `shutdown`.
+    /// Makes a coordinator that keeps its leases in `store`, those that are there as well, and ends with `shutdown`.
     ///
     /// # Errors
     ///
-    /// An error where a file that the configuration names cannot be read.
-    pub fn new(
+    /// An error where a file that the configuration names, or the store, cannot be read.
+    pub async fn new(
         config: Config,
         store: Arc<dyn Store>,
         shutdown: CancellationToken,
@@ -47,7 +47,7 @@ impl Coordinator {
         let go_keys = MasterKeys::load(config.go_keys.as_ref())?;
         let pool = Arc::new(Pool::default());
         pool.set_standing(config.standing_machines());
-        let instances = Instances::new(store, pool.clone());
+        let instances = Instances::load(store, pool.clone()).await?;
         Ok(Self {
             config: Current::new(config),
             pool,

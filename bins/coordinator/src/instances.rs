@@ -30,13 +30,25 @@ struct End {
 }
 
 impl Instances {
-    /// Joins a store of leases with a pool of machines.
-    pub fn new(store: Arc<dyn Store>, pool: Arc<Pool>) -> Self {
-        Self {
+    /// Joins a store of leases with a pool of machines, and keeps the machines for those who had them when the store was
+    /// used last.
+    ///
+    /// # Errors
+    ///
+    /// [`InstanceError`] where the store fails.
+    pub async fn load(store: Arc<dyn Store>, pool: Arc<Pool>) -> Result<Self, InstanceError> {
+        let instances = Self {
             store,
             pool,
             ends: Mutex::default(),
+        };
+        instances.sweep().await?;
+        for lease in instances.list(None).await? {
+            instances.pool.keep(&lease.machine, &lease.name);
+            instances.begin(&lease);
+            info!(instance = %lease.name, machine = %lease.machine, "still leased");
         }
+        Ok(instances)
     }
 
     /// Waits for a machine, empties its work directory, and leases it to `user`. A machine that cannot be emptied is
@@ -71,6 +83,7 @@ impl Instances {
                     reservation.reject();
                     continue;
                 }
+                Err(error) => return Err(error.into()),
             };
             self.begin(&lease);
             reservation.lease(&lease.name);
@@ -270,7 +283,7 @@ pub enum InstanceError {
     #[error("you don't own that buildlet")]
     NotYours,
     /// The store failed.
-    #[error("leases cannot be read or written")]
+    #[error(transparent)]
     Store(#[from] StoreError),
     /// There is no such instance, or its lease has ended.
     #[error("unknown or expired buildlet")]
@@ -302,24 +315,60 @@ mod tests {
 
     use super::*;
     use crate::lease::{LEASE_TIME, MachineId};
-    use crate::store::MemoryStore;
+    use crate::pool::{PresenceStatus, Usage};
+    use crate::store::SqliteStore;
 
-    async fn leased() -> (Instances, Arc<MemoryStore>, Lease) {
-        let store = Arc::new(MemoryStore::default());
-        let instances = Instances::new(store.clone(), Arc::new(Pool::default()));
-        let machine = MachineId {
+    fn machine(hostname: &str) -> MachineId {
+        MachineId {
             host_type: "host".into(),
-            hostname: "m".into(),
-        };
-        let begun = SystemTime::now() - LEASE_TIME / 2;
-        let lease = store.create("al", "t", &machine, begun).await.unwrap();
-        instances.begin(&lease);
-        (instances, store, lease)
+            hostname: hostname.into(),
+        }
     }
 
-    #[test]
-    fn everybody_who_asks_after_the_end_is_told_so() {
-        let instances = Instances::new(Arc::new(MemoryStore::default()), Arc::new(Pool::default()));
+    /// What there is after a start with a lease of half its time.
+    async fn leased() -> (Instances, Lease) {
+        let store = Arc::new(SqliteStore::in_memory().await);
+        let begun = SystemTime::now() - LEASE_TIME / 2;
+        let lease = store.create("al", "t", &machine("m"), begun).await.unwrap();
+        let instances = Instances::load(store, Arc::default()).await.unwrap();
+        (instances, lease)
+    }
+
+    #[tokio::test]
+    async fn a_start_keeps_the_machines_for_those_who_have_them() {
+        let store = Arc::new(SqliteStore::in_memory().await);
+        let now = SystemTime::now();
+        for (hostname, begun) in [("away", now), ("old", now - LEASE_TIME), ("standing", now)] {
+            let machine = machine(hostname);
+            store.create("al", "t", &machine, begun).await.unwrap();
+        }
+        let pool = Arc::new(Pool::default());
+        pool.set_standing([machine("standing"), machine("free")].into());
+        let instances = Instances::load(store, pool.clone()).await.unwrap();
+        let names = instances.list(None).await.unwrap();
+        let names: Vec<_> = names.into_iter().map(|lease| lease.name).collect();
+        assert_eq!(names, ["user-al-t-0", "user-al-t-2"]);
+        assert!(!instances.end_of("user-al-t-0").is_cancelled());
+        assert!(instances.end_of("user-al-t-1").is_cancelled());
+        let leased = |name: &str| Usage::Leased(name.into());
+        let seen = pool.snapshot().machines.into_iter().map(|machine| {
+            let is_away = matches!(machine.presence, PresenceStatus::Away);
+            (machine.id.hostname, is_away, machine.usage)
+        });
+        assert_eq!(
+            seen.collect::<Vec<_>>(),
+            [
+                ("away".into(), true, leased("user-al-t-0")),
+                ("free".into(), false, Usage::Idle),
+                ("standing".into(), false, leased("user-al-t-2")),
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn everybody_who_asks_after_the_end_is_told_so() {
+        let store = Arc::new(SqliteStore::in_memory().await);
+        let instances = Instances::load(store, Arc::default()).await.unwrap();
         assert!(instances.end_of("user-al-t-0").is_cancelled());
         let tenure = format!("{:?}", instances.tenure_of("user-al-t-0"));
         assert!(tenure.contains("has ended"), "{tenure}");
@@ -327,7 +376,7 @@ mod tests {
 
     #[tokio::test]
     async fn use_puts_the_end_off() {
-        let (instances, _, lease) = leased().await;
+        let (instances, lease) = leased().await;
         let tenure = instances.tenure_of(&lease.name);
         let before = format!("{tenure:?}");
         instances.use_by("al", &lease.name).await.unwrap();
@@ -337,7 +386,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_uses_a_machine_is_told_why_it_is_taken() {
-        let (instances, _, lease) = leased().await;
+        let (instances, lease) = leased().await;
         let tenure = instances.tenure_of(&lease.name);
         let cut = instances.end_of(&lease.name);
         instances.destroy(&lease.name).await.unwrap();

@@ -142,6 +142,11 @@ impl Link {
         self.dialer.close();
     }
 
+    /// Cuts the link without telling the machine, which would take a goodbye for the end of its lease.
+    pub fn abort(&self) {
+        self.dialer.abort();
+    }
+
     /// Waits until the link is gone, and says why.
     pub async fn closed(&self) -> revdial::CloseReason {
         self.dialer.closed().await

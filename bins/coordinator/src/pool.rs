@@ -95,6 +95,19 @@ impl Pool {
         self.changed.notify_waiters();
     }
 
+    /// Keeps a machine for the instance `lease`, which it was when the coordinator ended: it is away until it dials in again.
+    pub fn keep(&self, machine: &MachineId, lease: &str) {
+        let usage = Usage::Leased(lease.to_owned());
+        let mut state = self.state();
+        match state.machines.get_mut(machine) {
+            Some(entry) => entry.usage = usage,
+            None => {
+                let entry = Entry::new(Presence::Away, usage);
+                state.machines.insert(machine.clone(), entry);
+            }
+        }
+    }
+
     /// Whether a machine is there without a buildlet.
     pub fn is_standing(&self, machine: &MachineId) -> bool {
         let state = self.state();

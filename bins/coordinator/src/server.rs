@@ -24,7 +24,7 @@ use crate::coordinator::Coordinator;
 use crate::identity::Identity;
 use crate::pool::Pool;
 use crate::reload::{Current, Reload};
-use crate::store::MemoryStore;
+use crate::store::SqliteStore;
 use crate::{ssh, web};
 
 /// A coordinator whose ports are open but that does not serve yet.
@@ -67,11 +67,11 @@ impl Server {
         let certificate = Arc::new(Current::new(identity.server_config()?));
         let https = listen(config.listen.https).await?;
         let ssh_listener = listen(config.listen.ssh).await?;
-        let coordinator = Arc::new(Coordinator::new(
-            config,
-            Arc::new(MemoryStore::default()),
-            shutdown,
-        )?);
+        let leases = config.data_dir.join(LEASES_FILE);
+        let store = SqliteStore::open(&leases).await;
+        let store = store.with_context(|| format!("leases in {}", leases.display()))?;
+        let coordinator = Coordinator::new(config, Arc::new(store), shutdown).await?;
+        let coordinator = Arc::new(coordinator);
         let config = coordinator.config();
         let audit_log = config.ssh.audit_log.as_deref();
         let (queue, audit) = audit_log.map(AuditQueue::open).transpose()?.unzip();
@@ -226,6 +226,8 @@ fn make_private_dir(dir: &std::path::Path) -> anyhow::Result<()> {
         .with_context(|| format!("making {}", dir.display()))
 }
 
+/// Where leases are, in the data directory.
+const LEASES_FILE: &str = "leases.sqlite";
 /// A pause after a failed accept, so that it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a connection has after shutdown began.

@@ -28,6 +28,7 @@ use coordinator::pool::{Pool, PresenceStatus};
 use coordinator::reload::Reload;
 use coordinator::secret::Secret;
 use coordinator::server::{Addresses, Server};
+use revdial::{CloseReason, Listener};
 use rustls::ClientConfig;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -279,6 +280,93 @@ async fn a_machine_that_is_killed_comes_back_to_its_lease() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_coordinator_that_starts_anew_knows_who_has_what() {
+    in_time(async {
+        let mut farm = Farm::start("").await;
+        let _machine = farm.machine("m1").await;
+        let alice = farm.client("alice", ALICE);
+        let before = alice.create("type", |_| {}).await.unwrap();
+        let buildlet = alice.instance(&before.name).unwrap();
+        let job = JobRequest::shell("while ! test -e go; do sleep 0.01; done; echo done");
+        let job = buildlet.start_job(job, None).await.unwrap();
+
+        farm.restart().await;
+        // Nobody else gets the machine when it is back.
+        farm.pool.joined(1).await;
+        let bob = farm.client("bob", BOB);
+        let (told, mut heard) = tokio::sync::mpsc::channel(8);
+        let waiting = AbortOnDropHandle::new(tokio::spawn(async move {
+            let tell = move |waiting: Waiting| drop(told.try_send(waiting));
+            bob.create("type", tell).await
+        }));
+        heard.recv().await.expect("a status while waiting");
+
+        let after = &alice.list().await.unwrap()[0];
+        assert_eq!((&after.name, after.created), (&before.name, before.created));
+        let go = buildlet.write(path("go"), 0o644, Box::pin(&b""[..])).await;
+        go.unwrap();
+        let mut output = buildlet.follow_job(job.id, OutputRequest::following(0, 0));
+        let mut text = Vec::new();
+        loop {
+            match output.next().await.unwrap() {
+                JobEvent::Data { bytes, .. } => text.extend(bytes),
+                JobEvent::End(_) => break,
+                event @ (JobEvent::Gap { .. } | JobEvent::Retrying { .. } | _) => {
+                    panic!("{event:?}")
+                }
+            }
+        }
+        assert_eq!(text, b"done\n");
+
+        buildlet.halt().await.unwrap();
+        assert_eq!(waiting.await.unwrap().unwrap().name, "user-bob-type-0");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coordinator_that_ends_does_not_say_goodbye() {
+    in_time(async {
+        let farm = Farm::start("").await;
+        let mut stream = farm.connect().await.unwrap();
+        stream.write_all(REGISTER).await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        let mut listener = Listener::new(stream, revdial::Config::default());
+        let mut status = listener.accept().await.unwrap();
+        let status_of_machine = b"HTTP/1.1 200 OK\r\ncontent-length: 14\r\n\r\n{\"Version\":26}";
+        status.write_all(status_of_machine).await.unwrap();
+        status.shutdown().await.unwrap();
+        let mut forget = listener.accept().await.unwrap();
+        let done = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+        forget.write_all(done).await.unwrap();
+        forget.shutdown().await.unwrap();
+        farm.pool.joined(1).await;
+        farm.shutdown.cancel();
+        let reason = listener.closed().await;
+        assert!(!matches!(reason, CloseReason::PeerClosed), "{reason:?}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_directory_belongs_to_one_coordinator() {
+    in_time(async {
+        let farm = Farm::start("").await;
+        let config = Config::load(&farm.dir.path().join(CONFIG)).unwrap();
+        let second = Server::bind(config, CancellationToken::new()).await;
+        let error = format!("{:#}", second.err().unwrap());
+        assert!(
+            error.contains("leases.sqlite: another coordinator uses it"),
+            "{error}"
+        );
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_end_of_a_lease_cuts_what_is_running() {
     in_time(async {
         let farm = Farm::start("").await;
@@ -462,17 +550,15 @@ async fn a_machine_that_registers_and_then_says_nothing_harms_nobody() {
     in_time(async {
         let farm = Farm::start("").await;
         let mut mute = farm.connect().await.unwrap();
-        mute.write_all(
-            b"GET /reverse HTTP/1.1\r\nHost: \r\nX-Go-Host-Type: host\r\nX-Go-Builder-Hostname: mute\r\n\
-              X-Go-Builder-Key: machine-key\r\nX-Revdial-Version: 3\r\n\r\n",
-        )
-        .await
-        .unwrap();
+        mute.write_all(REGISTER).await.unwrap();
         let mut head = [0; 12];
         mute.read_exact(&mut head).await.unwrap();
         assert_eq!(&head, b"HTTP/1.1 101");
         let _machine = farm.machine("m1").await;
-        farm.client("alice", ALICE).create("type", |_| {}).await.unwrap();
+        farm.client("alice", ALICE)
+            .create("type", |_| {})
+            .await
+            .unwrap();
     })
     .await;
 }
@@ -484,10 +570,11 @@ struct Farm {
     tls: Arc<ClientConfig>,
     dir: tempfile::TempDir,
     shutdown: CancellationToken,
-    reload: Reload,
+    /// None while the coordinator is away.
+    reload: Option<Reload>,
     /// The file with alice's SSH keys.
     alice_keys: Option<tempfile::TempPath>,
-    _server: AbortOnDropHandle<()>,
+    server: AbortOnDropHandle<()>,
 }
 
 impl Farm {
@@ -522,10 +609,26 @@ impl Farm {
             addresses,
             dir,
             shutdown,
-            reload: server.reload.clone(),
+            reload: Some(server.reload.clone()),
             alice_keys: None,
-            _server: AbortOnDropHandle::new(tokio::spawn(server.run())),
+            server: AbortOnDropHandle::new(tokio::spawn(server.run())),
         }
+    }
+
+    /// Ends the coordinator, and starts it where it was.
+    async fn restart(&mut self) {
+        self.shutdown.cancel();
+        (&mut self.server).await.unwrap();
+        // It holds the store.
+        self.reload = None;
+        let mut config = Config::load(&self.dir.path().join(CONFIG)).unwrap();
+        config.listen.https = self.addresses.https;
+        self.shutdown = CancellationToken::new();
+        let server = Server::bind(config, self.shutdown.clone()).await.unwrap();
+        self.addresses = server.addresses.clone();
+        self.pool = server.pool();
+        self.reload = Some(server.reload.clone());
+        self.server = AbortOnDropHandle::new(tokio::spawn(server.run()));
     }
 
     /// Changes the configuration and has it read again.
@@ -533,7 +636,8 @@ impl Farm {
         let file = self.dir.path().join(CONFIG);
         let config = change(std::fs::read_to_string(&file)?);
         std::fs::write(&file, config)?;
-        self.reload.take(Config::load(&file)?)
+        let reload = self.reload.as_ref().unwrap();
+        reload.take(Config::load(&file)?)
     }
 
     /// Starts a buildlet, and waits until it is in the pool.
@@ -722,6 +826,10 @@ async fn in_time(test: impl Future<Output = ()>) {
         .expect("the test took more than a minute");
 }
 
+/// What a machine asks for that is a test itself.
+const REGISTER: &[u8] =
+    b"GET /reverse HTTP/1.1\r\nHost: \r\nX-Go-Host-Type: host\r\nX-Go-Builder-Hostname: fake\r\n\
+    X-Go-Builder-Key: machine-key\r\nX-Revdial-Version: 3\r\n\r\n";
 const CONFIG: &str = "farm.toml";
 const ALICE: &str = "alice-token";
 const BOB: &str = "bob-token";

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use anyhow::Context;
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -185,25 +186,33 @@ async fn serve(
     stream: HijackedStream,
 ) {
     let dialer = dialer(&coordinator, dialect, stream);
-    let link = match Link::establish(machine.clone(), peer, dialer.clone()).await {
-        Ok(link) => Arc::new(link),
-        Err(error) => {
-            warn!(%peer, %machine, %error, "a machine registered but does not serve");
+    let link = match join(&coordinator, &machine, peer, dialer.clone()).await {
+        Ok(link) => link,
+        Err(reason) => {
+            warn!(%peer, %machine, "a machine registered but was not admitted: {reason:#}");
             dialer.close();
             return;
         }
     };
-    if let Err(reason) = admit(&coordinator, &link).await {
-        warn!(%peer, %machine, %reason, "a machine registered but was not admitted");
-        link.close();
-        return;
-    }
     info!(%machine, version = link.version, ?dialect, "machine joined");
     tokio::select! {
         reason = link.closed() => info!(%machine, %reason, "machine left"),
-        () = coordinator.shutdown.cancelled() => link.close(),
+        () = coordinator.shutdown.cancelled() => link.abort(),
     }
     coordinator.pool.leave(&link);
+}
+
+/// Takes a machine into the pool that serves.
+async fn join(
+    coordinator: &Coordinator,
+    machine: &MachineId,
+    peer: SocketAddr,
+    dialer: Dialer,
+) -> anyhow::Result<Arc<Link>> {
+    let link = Link::establish(machine.clone(), peer, dialer).await;
+    let link = Arc::new(link.context("it does not serve")?);
+    admit(coordinator, &link).await?;
+    Ok(link)
 }
 
 async fn admit(coordinator: &Coordinator, link: &Arc<Link>) -> anyhow::Result<()> {

@@ -1,0 +1,272 @@
+//! Leases in a file of SQLite.
+
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use sqlx::error::ErrorKind;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteLockingMode, SqliteRow,
+    SqliteSynchronous,
+};
+use sqlx::{ConnectOptions, Connection, Row};
+use tokio::sync::Mutex;
+use tracing::error;
+
+use super::{Store, StoreError};
+use crate::config::USER_PREFIX;
+use crate::lease::{LEASE_TIME, Lease, MachineId};
+
+/// Leases in a file, which this process alone has open.
+///
+/// What was written survives the process, however it ends. Where the whole computer loses its power, the last seconds may be
+/// missing: a lease that was just renewed is then the shorter for it.
+#[derive(Debug)]
+pub struct SqliteStore {
+    /// A statement takes microseconds, so one connection is enough for everybody, and its lock keeps others out.
+    db: Mutex<SqliteConnection>,
+}
+
+impl SqliteStore {
+    /// Opens the file, or makes it, for its owner's eyes only.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`], after some seconds where another process has it open.
+    pub async fn open(file: &Path) -> Result<Self, OpenError> {
+        std::fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(file)?;
+        Self::connect(SqliteConnectOptions::new().filename(file)).await
+    }
+
+    /// A store that ends with its value.
+    #[cfg(test)]
+    pub(crate) async fn in_memory() -> Self {
+        let options = SqliteConnectOptions::new().in_memory(true);
+        Self::connect(options).await.expect("memory can be had")
+    }
+
+    async fn connect(options: SqliteConnectOptions) -> Result<Self, OpenError> {
+        let mut db = options
+            .locking_mode(SqliteLockingMode::Exclusive)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Normal)
+            .busy_timeout(BUSY_TIME)
+            .disable_statement_logging()
+            .connect()
+            .await?;
+        // The first write takes the lock, and it is not given back.
+        let mut transaction = db.begin_with("BEGIN EXCLUSIVE").await?;
+        let version: i64 = sqlx::query_scalar("PRAGMA user_version")
+            .fetch_one(&mut *transaction)
+            .await?;
+        match version {
+            0 => {
+                sqlx::raw_sql(SCHEMA).execute(&mut *transaction).await?;
+            }
+            1 => {}
+            newer => return Err(OpenError::Newer(newer)),
+        }
+        transaction.commit().await?;
+        Ok(Self { db: Mutex::new(db) })
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn create(
+        &self,
+        user: &str,
+        builder_type: &str,
+        machine: &MachineId,
+        now: SystemTime,
+    ) -> Result<Lease, StoreError> {
+        let created = sqlx::query(CREATE)
+            .bind(format!("{USER_PREFIX}{user}-{builder_type}-"))
+            .bind(user)
+            .bind(builder_type)
+            .bind(&machine.host_type)
+            .bind(&machine.hostname)
+            .bind(to_millis(now))
+            .bind(to_millis(now + LEASE_TIME))
+            .fetch_one(&mut *self.db.lock().await)
+            .await;
+        match created {
+            Err(sqlx::Error::Database(error)) if error.kind() == ErrorKind::UniqueViolation => {
+                Err(StoreError::Leased)
+            }
+            created => created.and_then(|row| lease(&row)).map_err(failed),
+        }
+    }
+
+    async fn get(&self, name: &str, now: SystemTime) -> Result<Option<Lease>, StoreError> {
+        let found = sqlx::query("SELECT * FROM leases WHERE name = ? AND expires > ?")
+            .bind(name)
+            .bind(to_millis(now))
+            .fetch_optional(&mut *self.db.lock().await)
+            .await;
+        found
+            .and_then(|row| row.as_ref().map(lease).transpose())
+            .map_err(failed)
+    }
+
+    async fn of_machine(
+        &self,
+        machine: &MachineId,
+        now: SystemTime,
+    ) -> Result<Option<Lease>, StoreError> {
+        let found = sqlx::query(
+            "SELECT * FROM leases WHERE host_type = ? AND hostname = ? AND expires > ?",
+        )
+        .bind(&machine.host_type)
+        .bind(&machine.hostname)
+        .bind(to_millis(now))
+        .fetch_optional(&mut *self.db.lock().await)
+        .await;
+        found
+            .and_then(|row| row.as_ref().map(lease).transpose())
+            .map_err(failed)
+    }
+
+    async fn list(&self, now: SystemTime) -> Result<Vec<Lease>, StoreError> {
+        let found = sqlx::query("SELECT * FROM leases WHERE expires > ? ORDER BY name")
+            .bind(to_millis(now))
+            .fetch_all(&mut *self.db.lock().await)
+            .await;
+        found
+            .and_then(|rows| rows.iter().map(lease).collect())
+            .map_err(failed)
+    }
+
+    async fn renew(&self, name: &str, now: SystemTime) -> Result<bool, StoreError> {
+        let renewed = sqlx::query(
+            "UPDATE leases SET expires = max(expires, ?) WHERE name = ? AND expires > ?",
+        )
+        .bind(to_millis(now + LEASE_TIME))
+        .bind(name)
+        .bind(to_millis(now))
+        .execute(&mut *self.db.lock().await)
+        .await;
+        renewed
+            .map(|renewed| renewed.rows_affected() > 0)
+            .map_err(failed)
+    }
+
+    async fn remove(&self, name: &str) -> Result<Option<Lease>, StoreError> {
+        let removed = sqlx::query("DELETE FROM leases WHERE name = ? RETURNING *")
+            .bind(name)
+            .fetch_optional(&mut *self.db.lock().await)
+            .await;
+        removed
+            .and_then(|row| row.as_ref().map(lease).transpose())
+            .map_err(failed)
+    }
+
+    async fn sweep(&self, now: SystemTime) -> Result<Vec<Lease>, StoreError> {
+        let removed = sqlx::query("DELETE FROM leases WHERE expires <= ? RETURNING *")
+            .bind(to_millis(now))
+            .fetch_all(&mut *self.db.lock().await)
+            .await;
+        removed
+            .and_then(|rows| rows.iter().map(lease).collect())
+            .map_err(failed)
+    }
+}
+
+/// Why a file cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// It cannot be made.
+    #[error("it cannot be opened")]
+    File(#[from] io::Error),
+    /// Another process has it open.
+    #[error("another coordinator uses it; stop that one, or give this one a data_dir of its own")]
+    InUse,
+    /// A later version wrote it.
+    #[error("a newer coordinator wrote it (version {0} of its tables, this one knows 1)")]
+    Newer(i64),
+    /// It is damaged, or no file of SQLite.
+    #[error("it cannot be read; with the file moved away all leases have ended")]
+    Sqlite(#[source] sqlx::Error),
+}
+
+impl From<sqlx::Error> for OpenError {
+    fn from(error: sqlx::Error) -> Self {
+        let code = error.as_database_error().and_then(|error| error.code());
+        if code.as_deref() == Some(SQLITE_BUSY) {
+            return Self::InUse;
+        }
+        Self::Sqlite(error)
+    }
+}
+
+/// Users are told that it failed, the log also why.
+fn failed(error: sqlx::Error) -> StoreError {
+    error!(%error, "leases cannot be read or written");
+    StoreError::Failed(Box::new(error))
+}
+
+fn lease(row: &SqliteRow) -> Result<Lease, sqlx::Error> {
+    Ok(Lease {
+        name: row.try_get("name")?,
+        user: row.try_get("user")?,
+        builder_type: row.try_get("builder_type")?,
+        machine: MachineId {
+            host_type: row.try_get("host_type")?,
+            hostname: row.try_get("hostname")?,
+        },
+        created: from_millis(row.try_get("created")?),
+        expires: from_millis(row.try_get("expires")?),
+    })
+}
+
+fn to_millis(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn from_millis(millis: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(u64::try_from(millis).unwrap_or_default())
+}
+
+/// Times are milliseconds since 1970. A machine has one lease at most.
+const SCHEMA: &str = "
+    CREATE TABLE leases (
+        name TEXT NOT NULL PRIMARY KEY,
+        user TEXT NOT NULL,
+        builder_type TEXT NOT NULL,
+        host_type TEXT NOT NULL,
+        hostname TEXT NOT NULL,
+        created INTEGER NOT NULL,
+        expires INTEGER NOT NULL,
+        UNIQUE (host_type, hostname)
+    ) STRICT;
+    PRAGMA user_version = 1;
+";
+
+/// The lowest number that makes a name nobody has, and the lease under it.
+const CREATE: &str = "
+    INSERT INTO leases (name, user, builder_type, host_type, hostname, created, expires)
+    VALUES (
+        ?1 || (
+            WITH RECURSIVE numbers (n) AS (
+                SELECT 0 UNION ALL
+                SELECT n + 1 FROM numbers WHERE EXISTS (SELECT 1 FROM leases WHERE name = ?1 || n)
+            )
+            SELECT max(n) FROM numbers
+        ),
+        ?2, ?3, ?4, ?5, ?6, ?7
+    )
+    RETURNING *
+";
+
+/// How long a process that has just been killed may take to let go of the file.
+const BUSY_TIME: Duration = Duration::from_secs(5);
+/// <https://sqlite.org/rescode.html#busy>
+const SQLITE_BUSY: &str = "5";
