@@ -98,31 +98,24 @@ impl Instances {
     ///
     /// [`InstanceError::Unknown`] where there is none, [`InstanceError::NotYours`] where it is somebody else's.
     pub async fn use_by(&self, user: &str, name: &str) -> Result<Lease, InstanceError> {
-        let now = SystemTime::now();
-        let lease = self
-            .store
-            .get(name, now)
-            .await?
-            .ok_or(InstanceError::Unknown)?;
+        let lease = self.store.get(name, SystemTime::now()).await?;
+        let lease = lease.ok_or(InstanceError::Unknown)?;
         if lease.user != user {
             return Err(InstanceError::NotYours);
         }
-        self.renew(name).await?;
-        Ok(lease)
+        self.renew(name).await
     }
 
-    /// Renews a lease; says whether there still is one.
+    /// Renews a lease.
     ///
     /// # Errors
     ///
-    /// [`InstanceError`] where the store fails.
-    pub async fn renew(&self, name: &str) -> Result<bool, InstanceError> {
-        let now = SystemTime::now();
-        let renewed = self.store.renew(name, now).await?;
-        if renewed && let Some(lease) = self.store.get(name, now).await? {
-            self.set_end(&lease);
-        }
-        Ok(renewed)
+    /// [`InstanceError::Unknown`] where it has ended.
+    pub async fn renew(&self, name: &str) -> Result<Lease, InstanceError> {
+        let renewed = self.store.renew(name, SystemTime::now()).await?;
+        let lease = renewed.ok_or(InstanceError::Unknown)?;
+        self.set_end(&lease);
+        Ok(lease)
     }
 
     /// The link of an instance's machine.

@@ -216,8 +216,8 @@ fn keep_renewing(coordinator: Arc<Coordinator>, lease: Lease) -> AbortOnDropHand
         loop {
             minutes.tick().await;
             match coordinator.instances.renew(&lease.name).await {
-                Ok(true) => {}
-                Ok(false) => return,
+                Ok(_) => {}
+                Err(InstanceError::Unknown) => return,
                 Err(error) => warn!(instance = %lease.name, %error, "cannot renew a lease"),
             }
         }

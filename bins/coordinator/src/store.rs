@@ -57,12 +57,13 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError`] where the store cannot be read.
     async fn list(&self, now: SystemTime) -> Result<Vec<Lease>, StoreError>;
 
-    /// Lets a lease live for [`LEASE_TIME`] from `now`. Says whether there still was one.
+    /// Lets a lease live for [`LEASE_TIME`](crate::lease::LEASE_TIME) from `now`, and returns it; one that has expired is not
+    /// found.
     ///
     /// # Errors
     ///
     /// [`StoreError`] where the store cannot be written.
-    async fn renew(&self, name: &str, now: SystemTime) -> Result<bool, StoreError>;
+    async fn renew(&self, name: &str, now: SystemTime) -> Result<Option<Lease>, StoreError>;
 
     /// Ends a lease, and returns what it was.
     ///

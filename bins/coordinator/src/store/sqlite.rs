@@ -143,17 +143,17 @@ impl Store for SqliteStore {
             .map_err(failed)
     }
 
-    async fn renew(&self, name: &str, now: SystemTime) -> Result<bool, StoreError> {
+    async fn renew(&self, name: &str, now: SystemTime) -> Result<Option<Lease>, StoreError> {
         let renewed = sqlx::query(
-            "UPDATE leases SET expires = max(expires, ?) WHERE name = ? AND expires > ?",
+            "UPDATE leases SET expires = max(expires, ?) WHERE name = ? AND expires > ? RETURNING *",
         )
         .bind(to_millis(now + LEASE_TIME))
         .bind(name)
         .bind(to_millis(now))
-        .execute(&mut *self.db.lock().await)
+        .fetch_optional(&mut *self.db.lock().await)
         .await;
         renewed
-            .map(|renewed| renewed.rows_affected() > 0)
+            .and_then(|row| row.as_ref().map(lease).transpose())
             .map_err(failed)
     }
 

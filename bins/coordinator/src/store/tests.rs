@@ -82,7 +82,8 @@ async fn a_lease_ends_after_its_time_unless_it_is_renewed() {
         .name;
 
     let last_moment = start + LEASE_TIME - Duration::from_secs(1);
-    assert!(store.renew(&name, last_moment).await.unwrap());
+    let renewed = store.renew(&name, last_moment).await.unwrap();
+    assert_eq!(renewed.unwrap().expires, last_moment + LEASE_TIME);
     assert!(
         store
             .get(&name, start + LEASE_TIME)
@@ -93,10 +94,8 @@ async fn a_lease_ends_after_its_time_unless_it_is_renewed() {
 
     let end = last_moment + LEASE_TIME;
     assert!(store.get(&name, end).await.unwrap().is_none());
-    assert!(
-        !store.renew(&name, end).await.unwrap(),
-        "what has ended cannot be renewed"
-    );
+    let ended = store.renew(&name, end).await.unwrap();
+    assert_eq!(ended, None, "what has ended cannot be renewed");
     assert_eq!(store.sweep(end).await.unwrap().len(), 1);
     assert!(store.list(start).await.unwrap().is_empty());
 }
@@ -106,21 +105,9 @@ async fn a_clock_that_goes_back_shortens_no_lease() {
     let store = SqliteStore::in_memory().await;
     let start = SystemTime::UNIX_EPOCH + Duration::from_secs(7200);
     let lease = store.create("al", "t", &machine("m"), start).await.unwrap();
-    assert!(
-        store
-            .renew(&lease.name, start - Duration::from_secs(3600))
-            .await
-            .unwrap()
-    );
-    assert_eq!(
-        store
-            .get(&lease.name, start)
-            .await
-            .unwrap()
-            .unwrap()
-            .expires,
-        lease.expires
-    );
+    let earlier = start - Duration::from_secs(3600);
+    let renewed = store.renew(&lease.name, earlier).await.unwrap();
+    assert_eq!(renewed.unwrap().expires, lease.expires);
 }
 
 #[tokio::test]
