@@ -7,9 +7,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use sqlx::error::ErrorKind;
+use sqlx::query::Query;
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteLockingMode, SqliteRow,
-    SqliteSynchronous,
+    Sqlite, SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode,
+    SqliteLockingMode, SqliteRow, SqliteSynchronous,
 };
 use sqlx::{ConnectOptions, Connection, Row};
 use tokio::sync::Mutex;
@@ -77,6 +78,27 @@ impl SqliteStore {
     }
 }
 
+type Statement<'a> = Query<'a, Sqlite, SqliteArguments>;
+
+impl SqliteStore {
+    /// The lease that a statement finds or changes, if there is one.
+    async fn one(&self, statement: Statement<'_>) -> Result<Option<Lease>, StoreError> {
+        let mut db = self.db.lock().await;
+        let row = statement.fetch_optional(&mut *db).await.map_err(failed)?;
+        row.as_ref().map(lease).transpose().map_err(failed)
+    }
+
+    /// All of them.
+    async fn all(&self, statement: Statement<'_>) -> Result<Vec<Lease>, StoreError> {
+        let mut db = self.db.lock().await;
+        let rows = statement.fetch_all(&mut *db).await.map_err(failed)?;
+        rows.iter()
+            .map(lease)
+            .collect::<Result<_, _>>()
+            .map_err(failed)
+    }
+}
+
 #[async_trait]
 impl Store for SqliteStore {
     async fn create(
@@ -86,33 +108,22 @@ impl Store for SqliteStore {
         machine: &MachineId,
         now: SystemTime,
     ) -> Result<Lease, StoreError> {
-        let created = sqlx::query(CREATE)
+        let create = sqlx::query(CREATE)
             .bind(format!("{USER_PREFIX}{user}-{builder_type}-"))
             .bind(user)
             .bind(builder_type)
             .bind(&machine.host_type)
             .bind(&machine.hostname)
             .bind(to_millis(now))
-            .bind(to_millis(now + LEASE_TIME))
-            .fetch_one(&mut *self.db.lock().await)
-            .await;
-        match created {
-            Err(sqlx::Error::Database(error)) if error.kind() == ErrorKind::UniqueViolation => {
-                Err(StoreError::Leased)
-            }
-            created => created.and_then(|row| lease(&row)).map_err(failed),
-        }
+            .bind(to_millis(now + LEASE_TIME));
+        let created = self.one(create).await?;
+        created.ok_or_else(|| failed(sqlx::Error::RowNotFound))
     }
 
     async fn get(&self, name: &str, now: SystemTime) -> Result<Option<Lease>, StoreError> {
-        let found = sqlx::query("SELECT * FROM leases WHERE name = ? AND expires > ?")
-            .bind(name)
-            .bind(to_millis(now))
-            .fetch_optional(&mut *self.db.lock().await)
-            .await;
-        found
-            .and_then(|row| row.as_ref().map(lease).transpose())
-            .map_err(failed)
+        let get = "SELECT * FROM leases WHERE name = ? AND expires > ?";
+        self.one(sqlx::query(get).bind(name).bind(to_millis(now)))
+            .await
     }
 
     async fn of_machine(
@@ -120,61 +131,32 @@ impl Store for SqliteStore {
         machine: &MachineId,
         now: SystemTime,
     ) -> Result<Option<Lease>, StoreError> {
-        let found = sqlx::query(
-            "SELECT * FROM leases WHERE host_type = ? AND hostname = ? AND expires > ?",
-        )
-        .bind(&machine.host_type)
-        .bind(&machine.hostname)
-        .bind(to_millis(now))
-        .fetch_optional(&mut *self.db.lock().await)
-        .await;
-        found
-            .and_then(|row| row.as_ref().map(lease).transpose())
-            .map_err(failed)
+        let get = "SELECT * FROM leases WHERE host_type = ? AND hostname = ? AND expires > ?";
+        let get = sqlx::query(get)
+            .bind(&machine.host_type)
+            .bind(&machine.hostname);
+        self.one(get.bind(to_millis(now))).await
     }
 
     async fn list(&self, now: SystemTime) -> Result<Vec<Lease>, StoreError> {
-        let found = sqlx::query("SELECT * FROM leases WHERE expires > ? ORDER BY name")
-            .bind(to_millis(now))
-            .fetch_all(&mut *self.db.lock().await)
-            .await;
-        found
-            .and_then(|rows| rows.iter().map(lease).collect())
-            .map_err(failed)
+        let list = "SELECT * FROM leases WHERE expires > ? ORDER BY name";
+        self.all(sqlx::query(list).bind(to_millis(now))).await
     }
 
     async fn renew(&self, name: &str, now: SystemTime) -> Result<Option<Lease>, StoreError> {
-        let renewed = sqlx::query(
-            "UPDATE leases SET expires = max(expires, ?) WHERE name = ? AND expires > ? RETURNING *",
-        )
-        .bind(to_millis(now + LEASE_TIME))
-        .bind(name)
-        .bind(to_millis(now))
-        .fetch_optional(&mut *self.db.lock().await)
-        .await;
-        renewed
-            .and_then(|row| row.as_ref().map(lease).transpose())
-            .map_err(failed)
+        let renew = "UPDATE leases SET expires = max(expires, ?) WHERE name = ? AND expires > ? RETURNING *";
+        let renew = sqlx::query(renew).bind(to_millis(now + LEASE_TIME));
+        self.one(renew.bind(name).bind(to_millis(now))).await
     }
 
     async fn remove(&self, name: &str) -> Result<Option<Lease>, StoreError> {
-        let removed = sqlx::query("DELETE FROM leases WHERE name = ? RETURNING *")
-            .bind(name)
-            .fetch_optional(&mut *self.db.lock().await)
-            .await;
-        removed
-            .and_then(|row| row.as_ref().map(lease).transpose())
-            .map_err(failed)
+        let remove = "DELETE FROM leases WHERE name = ? RETURNING *";
+        self.one(sqlx::query(remove).bind(name)).await
     }
 
     async fn sweep(&self, now: SystemTime) -> Result<Vec<Lease>, StoreError> {
-        let removed = sqlx::query("DELETE FROM leases WHERE expires <= ? RETURNING *")
-            .bind(to_millis(now))
-            .fetch_all(&mut *self.db.lock().await)
-            .await;
-        removed
-            .and_then(|rows| rows.iter().map(lease).collect())
-            .map_err(failed)
+        let sweep = "DELETE FROM leases WHERE expires <= ? RETURNING *";
+        self.all(sqlx::query(sweep).bind(to_millis(now))).await
     }
 }
 
@@ -208,6 +190,11 @@ impl From<sqlx::Error> for OpenError {
 
 /// Users are told that it failed, the log also why.
 fn failed(error: sqlx::Error) -> StoreError {
+    if let sqlx::Error::Database(error) = &error
+        && error.kind() == ErrorKind::UniqueViolation
+    {
+        return StoreError::Leased;
+    }
     error!(%error, "leases cannot be read or written");
     StoreError::Failed(Box::new(error))
 }
