@@ -62,6 +62,8 @@ pub async fn run(
     let files = DemoFiles::prepare(&dir)?;
     let token = CancellationToken::new();
     let server = Server::bind(files.config(args.https, args.ssh), token.clone()).await?;
+    // The printed commands name the first instance.
+    server.end_leases().await?;
     let addresses = server.addresses.clone();
     files.write_client_files(&addresses)?;
     let pool = server.pool();

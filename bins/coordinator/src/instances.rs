@@ -179,6 +179,18 @@ impl Instances {
         Ok(())
     }
 
+    /// Ends every lease.
+    ///
+    /// # Errors
+    ///
+    /// [`InstanceError`] where the store fails.
+    pub async fn destroy_all(&self) -> Result<(), InstanceError> {
+        for lease in self.list(None).await? {
+            self.destroy(&lease.name).await?;
+        }
+        Ok(())
+    }
+
     /// Ends every lease that has expired.
     ///
     /// # Errors
@@ -365,6 +377,14 @@ mod tests {
         assert!(instances.end_of("user-al-t-0").is_cancelled());
         let tenure = format!("{:?}", instances.tenure_of("user-al-t-0"));
         assert!(tenure.contains("has ended"), "{tenure}");
+    }
+
+    #[tokio::test]
+    async fn all_can_be_ended() {
+        let (instances, lease) = leased().await;
+        instances.destroy_all().await.unwrap();
+        assert!(instances.end_of(&lease.name).is_cancelled());
+        assert!(instances.list(None).await.unwrap().is_empty());
     }
 
     #[tokio::test]

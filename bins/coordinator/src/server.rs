@@ -102,6 +102,15 @@ impl Server {
         self.coordinator.pool.clone()
     }
 
+    /// Ends the leases that the last coordinator in this data directory has left.
+    ///
+    /// # Errors
+    ///
+    /// An error where the store fails.
+    pub async fn end_leases(&self) -> anyhow::Result<()> {
+        Ok(self.coordinator.instances.destroy_all().await?)
+    }
+
     /// Serves until shutdown, then gives what is running a moment to end.
     pub async fn run(self) {
         let Self {
