@@ -80,7 +80,8 @@ pub(crate) struct Client {
 /// What is spoken on the connection that the client dials.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(crate) enum Dialect {
-    /// A further connection of the client's for each that enters: slower to open, and each with the kernel's flow control.
+    /// A further connection of the client's for each that enters: slower to open, faster where many are busy, and each with the
+    /// kernel's flow control.
     /// Without --tls a connection that breaks looks like one that ends.
     V2,
     /// Many connections over one.
