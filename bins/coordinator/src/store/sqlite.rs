@@ -181,7 +181,8 @@ pub enum OpenError {
 impl From<sqlx::Error> for OpenError {
     fn from(error: sqlx::Error) -> Self {
         let code = error.as_database_error().and_then(|error| error.code());
-        if code.as_deref() == Some(SQLITE_BUSY) {
+        let code: Option<u32> = code.and_then(|code| code.parse().ok());
+        if code.is_some_and(|code| code & PRIMARY_CODE == SQLITE_BUSY) {
             return Self::InUse;
         }
         Self::Sqlite(error)
@@ -255,5 +256,7 @@ const CREATE: &str = "
 
 /// How long a process that has just been killed may take to let go of the file.
 const BUSY_TIME: Duration = Duration::from_secs(5);
+/// What is left of a result code without its extension, <https://sqlite.org/rescode.html#pve>.
+const PRIMARY_CODE: u32 = 0xff;
 /// <https://sqlite.org/rescode.html#busy>
-const SQLITE_BUSY: &str = "5";
+const SQLITE_BUSY: u32 = 5;
