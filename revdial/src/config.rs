@@ -8,7 +8,8 @@ use crate::frame::INITIAL_WINDOW;
 /// The limits of one link.
 ///
 /// The defaults suit a machine that serves some dozens of connections over the internet. What a hostile peer can make
-/// this side hold is at most the [`receive_budget`](Self::receive_budget): [`max_inbound_streams`](Self::max_inbound_streams) × 256 KiB
+/// this side hold is at most the [`receive_budget`](Self::receive_budget):
+/// [`max_inbound_streams`](Self::max_inbound_streams) × [`initial_stream_window`](Self::initial_stream_window)
 /// and the [`growth_budget`](Self::growth_budget), 64 MiB. Over it the largest unread connection is reset. On a v1 link it is
 /// [`max_inbound_streams`](Self::max_inbound_streams) × 512 KiB, and the 128 KiB that one read of the transport may bring beyond the bound.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -30,18 +31,25 @@ pub struct Config {
     ///
     /// Stops a peer that does not read from making us hold what the application writes.
     pub send_buffer: usize,
-    /// The receive window that a connection starts with, in bytes; 256 KiB, which is what the wire gives to each. Values below
+    /// The receive window that each connection starts with, in bytes; 256 KiB, which is what the wire gives. Values below
     /// count as that.
     ///
     /// A window doubles while the round trip time, not the application, limits a transfer, which takes some round trips. Who
-    /// knows that the road is long and the peer well-meaning gives more at once, for as long as there is
-    /// [`growth_budget`](Self::growth_budget), and [`max_stream_window`](Self::max_stream_window) at most.
+    /// knows that the road is long, and the peer well-meaning, gives more at once. A dialer hears of it a round trip after
+    /// it has dialed, unless it was told before: [`announce_window`](Self::announce_window).
     pub initial_stream_window: u32,
-    /// The largest receive window of one connection, in bytes; 16 MiB. Values below 256 KiB count as that.
+    /// What the peer gives to each connection that this side opens, in bytes, as far as this side knows before it does;
+    /// 256 KiB, which is what the wire gives. Values below count as that.
+    ///
+    /// It must be true: who sends more than the peer takes breaks the protocol, and the link ends. Take it from what the
+    /// peer says, with [`heed_window`](Self::heed_window).
+    pub peer_stream_window: u32,
+    /// The largest receive window of one connection, in bytes; 16 MiB. Values below
+    /// [`initial_stream_window`](Self::initial_stream_window) count as that.
     ///
     /// Stops one connection from taking the whole [`growth_budget`](Self::growth_budget).
     pub max_stream_window: u32,
-    /// Bytes by which all receive windows of the link together may exceed 256 KiB each; 32 MiB.
+    /// Bytes by which all receive windows of the link together may exceed what they started with; 32 MiB.
     ///
     /// Stops a peer that asks for large windows on many connections.
     pub growth_budget: u32,
@@ -95,7 +103,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// Bytes of memory that received data may hold on one link: a window of 256 KiB for each of
+    /// Bytes of memory that received data may hold on one link: an
+    /// [`initial_stream_window`](Self::initial_stream_window) for each of
     /// [`max_inbound_streams`](Self::max_inbound_streams), one at least, and the [`growth_budget`](Self::growth_budget).
     ///
     /// What counts is memory, not data: the blocks that data lies in, used or not. Over the budget blocks are packed,
@@ -105,21 +114,25 @@ impl Config {
     ///
     /// [`ConnError::Overrun`]: crate::ConnError::Overrun
     pub fn receive_budget(&self) -> usize {
-        let window = usize::try_from(INITIAL_WINDOW).unwrap_or(usize::MAX);
+        let window = usize::try_from(self.first_window()).unwrap_or(usize::MAX);
         let growth = usize::try_from(self.growth_budget).unwrap_or(usize::MAX);
         let windows = window.saturating_mul(self.max_inbound_streams.max(1));
         windows.saturating_add(growth)
     }
 
-    /// By how much the window of a fresh stream exceeds that of the wire.
-    pub(crate) fn first_growth(&self) -> u32 {
-        let window = self.initial_stream_window.min(self.window_ceiling());
-        window.saturating_sub(INITIAL_WINDOW)
+    /// The receive window of a fresh stream, at least that of the wire.
+    pub(crate) fn first_window(&self) -> u32 {
+        self.initial_stream_window.max(INITIAL_WINDOW)
     }
 
-    /// The largest receive window of one stream, at least the 256 KiB of the wire.
+    /// What may be sent on a fresh stream of ours, at least what the wire gives.
+    pub(crate) fn first_credit(&self) -> u32 {
+        self.peer_stream_window.max(INITIAL_WINDOW)
+    }
+
+    /// The largest receive window of one stream.
     pub(crate) fn window_ceiling(&self) -> u32 {
-        self.max_stream_window.max(INITIAL_WINDOW)
+        self.max_stream_window.max(self.first_window())
     }
 }
 
@@ -130,6 +143,7 @@ impl Default for Config {
             max_outbound_streams: 1024,
             send_buffer: 64 * 1024,
             initial_stream_window: INITIAL_WINDOW,
+            peer_stream_window: INITIAL_WINDOW,
             max_stream_window: 16 * 1024 * 1024,
             growth_budget: 32 * 1024 * 1024,
             max_pending_resets: 1024,

@@ -2,6 +2,7 @@
 
 mod redirect;
 mod retry_after;
+mod window;
 
 use std::io;
 use std::pin::Pin;
@@ -321,6 +322,7 @@ pub(crate) async fn refused<T: AsyncRead + Unpin>(
     }
 }
 
+/// The first value of a header, if it is one.
 pub(crate) fn header<V: FromStr>(headers: &HeaderMap, name: &HeaderName) -> Option<V> {
     headers.get(name)?.to_str().ok()?.trim().parse().ok()
 }

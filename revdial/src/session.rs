@@ -204,7 +204,10 @@ impl Session {
                 self.config.max_outbound_streams,
             ));
         }
-        let id = self.streams.open().ok_or(DialError::NumbersUsedUp)?;
+        let id = self
+            .streams
+            .open(&self.config)
+            .ok_or(DialError::NumbersUsedUp)?;
         self.departure.held += 1;
         self.notice(id);
         Ok(id)

@@ -162,7 +162,11 @@ impl Registrar {
                 let path = PathAndQuery::from_static(registration::PICK_UP_PATH);
                 Dialer::v2(transport, &self.pick_ups, path, link_config())
             }
-            args::Dialect::V3 => Dialer::new(transport, link_config()),
+            args::Dialect::V3 => {
+                let mut config = link_config();
+                config.heed_window(request.headers());
+                Dialer::new(transport, config)
+            }
         };
         info!("a client is connected");
         if let Some(dead) = self.client.send_replace(Some(dialer)) {
@@ -233,8 +237,8 @@ pub(crate) fn link_config() -> Config {
     let mut config = Config::default();
     config.send_buffer = 256 * 1024;
     config.initial_stream_window = 1024 * 1024;
-    config.max_inbound_streams = 4096;
-    config.max_outbound_streams = 4096;
+    config.max_inbound_streams = 1024;
+    config.max_outbound_streams = 1024;
     config
 }
 

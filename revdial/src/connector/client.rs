@@ -225,7 +225,11 @@ impl Connector {
             peer_addr: transport.peer_addr(),
             ..self.config.clone()
         };
-        let registering = upgrade_following(transport, &self.request);
+        let mut request = self.request.clone();
+        if self.dialect == Dialect::V3 {
+            config.announce_window(request.headers_mut());
+        }
+        let registering = upgrade_following(transport, &request);
         let (link, _) = within(Phase::Register, self.timing.register, registering).await??;
         Ok(match self.dialect {
             Dialect::V1 => Listener::v1(link, config),

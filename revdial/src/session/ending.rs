@@ -168,7 +168,7 @@ impl Session {
         self.unqueue(id);
         if let Some(mut stream) = self.streams.remove(id) {
             stream.recv.discard(&mut self.memory);
-            self.growth_left += stream.recv.growth();
+            self.growth_left += stream.recv.growth(self.config.first_window());
             if stream.waits.flush {
                 self.tickets.waits.retain(|waiting| *waiting != id);
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::error::{CloseReason, ProtocolError};
-use crate::frame::{Flags, GoAwayCode, Header, StreamId};
+use crate::frame::{Flags, GoAwayCode, Header, INITIAL_WINDOW, StreamId};
 use crate::session::decoder::Piece;
 use crate::session::liveness::Verdict;
 use crate::session::recv::RecvState;
@@ -133,14 +133,20 @@ impl Session {
         delta: u32,
     ) -> Result<(), ProtocolError> {
         self.handle_opening(id, flags)?;
+        let ours = self.streams.is_ours(id);
         let Some(stream) = self.streams.get_mut(id) else {
             return Ok(());
         };
         // The length of a reset is its code.
         if !flags.contains(Flags::RST) {
+            let acknowledged = ours && flags.contains(Flags::ACK);
+            let known = match acknowledged {
+                true => self.config.first_credit() - INITIAL_WINDOW,
+                false => 0,
+            };
             stream
                 .send
-                .grant(delta)
+                .grant(delta.saturating_sub(known))
                 .ok_or(ProtocolError::CreditOverflow(id))?;
             self.schedule(id);
         }
@@ -202,7 +208,7 @@ impl Session {
             self.streams.bury(id);
             return self.provoked_reset(id);
         }
-        self.streams.admit(id);
+        self.streams.admit(id, &self.config);
         self.departure.held += 1;
         self.notice(id);
         self.events.push_back(Event::Incoming);

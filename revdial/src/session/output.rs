@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use crate::frame::{Flags, HEADER_LEN, Header, StreamId};
+use crate::frame::{Flags, HEADER_LEN, Header, INITIAL_WINDOW, StreamId};
 use crate::session::control::Control;
 use crate::session::scheduler::{QUANTUM, Rest};
 use crate::session::send::Sendable;
@@ -160,12 +160,11 @@ impl Session {
             Opening::Answering => (Flags::ACK, Opening::Done),
             other @ (Opening::Sent | Opening::Done) => (Flags::NONE, other),
         };
-        let mut delta = 0;
-        if opening != stream.opening {
-            delta = self.config.first_growth().min(self.growth_left);
-            self.growth_left -= delta;
-            stream.recv.widen(delta);
-        }
+        // The first frame says what the peer has beyond the window of the wire.
+        let mut delta = match opening == stream.opening {
+            true => 0,
+            false => self.config.first_window() - INITIAL_WINDOW,
+        };
         stream.opening = opening;
         if stream.recv.update_is_due() {
             self.liveness.ask_if_stale(now);

@@ -38,13 +38,13 @@ pub(super) struct RecvHalf {
 }
 
 impl RecvHalf {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(window: u32) -> Self {
         Self {
             state: RecvState::Open,
             buffer: Blocks::default(),
             due: 0,
-            credit: INITIAL_WINDOW,
-            window: INITIAL_WINDOW,
+            credit: window,
+            window,
             consumed: 0,
             pace: None,
         }
@@ -109,12 +109,6 @@ impl RecvHalf {
         memory.track(&mut self.buffer, |buffer, _| buffer.compact());
     }
 
-    /// Makes the window larger before anything was read; the credit is for the peer.
-    pub(super) fn widen(&mut self, growth: u32) {
-        self.window += growth;
-        self.credit += growth;
-    }
-
     /// Gives back the credit of what was read, and with it the window doubles while the round trip time limits the
     /// transfer. It grows by at most `budget`.
     pub(super) fn take_update(
@@ -155,9 +149,9 @@ impl RecvHalf {
         !self.buffer.is_empty()
     }
 
-    /// Bytes by which the window exceeds that of the specification.
-    pub(super) fn growth(&self) -> u32 {
-        self.window.saturating_sub(INITIAL_WINDOW)
+    /// Bytes by which the window exceeds what it was at first.
+    pub(super) fn growth(&self, first: u32) -> u32 {
+        self.window.saturating_sub(first)
     }
 
     /// Says, about once in a round trip time, whether the window slows the transfer down. At most one window passes in

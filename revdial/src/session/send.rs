@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 
-use crate::frame::INITIAL_WINDOW;
 use crate::session::blocks::{Blocks, Spare};
 
 /// What the writer may still do.
@@ -48,11 +47,11 @@ pub(crate) struct SendHalf {
 }
 
 impl SendHalf {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(credit: u32) -> Self {
         Self {
             state: SendState::Open,
             queue: Blocks::default(),
-            credit: INITIAL_WINDOW,
+            credit,
             ticket: 0,
         }
     }

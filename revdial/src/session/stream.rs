@@ -2,7 +2,9 @@
 
 use std::task::Poll;
 
+use crate::config::Config;
 use crate::error::{CloseReason, ConnError};
+use crate::frame::INITIAL_WINDOW;
 use crate::session::memory::Memory;
 use crate::session::recv::{RecvHalf, RecvState};
 use crate::session::scheduler::Turn;
@@ -89,22 +91,26 @@ pub(super) struct Stream {
 
 impl Stream {
     /// Opens a stream of ours.
-    pub(super) fn outbound() -> Self {
-        Self::new(Opening::Queued)
+    pub(super) fn outbound(config: &Config) -> Self {
+        Self::new(
+            Opening::Queued,
+            config.first_window(),
+            config.first_credit(),
+        )
     }
 
     /// Takes a stream that the peer opened.
-    pub(super) fn inbound() -> Self {
-        Self::new(Opening::Answering)
+    pub(super) fn inbound(config: &Config) -> Self {
+        Self::new(Opening::Answering, config.first_window(), INITIAL_WINDOW)
     }
 
-    fn new(opening: Opening) -> Self {
+    fn new(opening: Opening, window: u32, credit: u32) -> Self {
         Self {
             opening,
             end: End::None,
             handle: Handle::Held,
-            recv: RecvHalf::new(),
-            send: SendHalf::new(),
+            recv: RecvHalf::new(window),
+            send: SendHalf::new(credit),
             turn: Turn::default(),
             waits: Waits::default(),
             noticed: false,

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use crate::config::Config;
 use crate::frame::StreamId;
 use crate::ids::{IdMap, IdSet};
 use crate::session::Role;
@@ -48,16 +49,18 @@ impl StreamTable {
     }
 
     /// Adds a stream of ours; `None` if the numbers are used up.
-    pub(super) fn open(&mut self) -> Option<StreamId> {
+    pub(super) fn open(&mut self, config: &Config) -> Option<StreamId> {
         let id = self.next?;
         self.next = id.next();
-        self.streams.insert(id, Box::new(Stream::outbound()));
+        let stream = Stream::outbound(config);
+        self.streams.insert(id, Box::new(stream));
         Some(id)
     }
 
     /// Adds a stream of the peer to the backlog.
-    pub(super) fn admit(&mut self, id: StreamId) {
-        self.streams.insert(id, Box::new(Stream::inbound()));
+    pub(super) fn admit(&mut self, id: StreamId, config: &Config) {
+        let stream = Stream::inbound(config);
+        self.streams.insert(id, Box::new(stream));
         self.inbound += 1;
         self.backlog.push_back(id);
     }

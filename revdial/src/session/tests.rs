@@ -551,49 +551,86 @@ fn the_window_grows_while_the_round_trip_limits_and_within_its_budgets() {
             bench.now += Duration::from_millis(10);
         }
         let stream = bench.session.streams.get(id(value)).unwrap();
-        windows.push(1 + stream.recv.growth() / INITIAL_WINDOW);
+        windows.push(1 + stream.recv.growth(INITIAL_WINDOW) / INITIAL_WINDOW);
     }
     assert_eq!(windows, [4, 4, 3, 1, 1], "in windows of 256 KiB");
 }
 
 #[test]
-fn a_window_that_starts_larger_comes_with_the_opening_and_out_of_the_budget() {
+fn a_window_that_starts_larger_comes_with_the_opening_to_each_stream() {
     let config = Config {
         initial_stream_window: 4 * INITIAL_WINDOW,
-        growth_budget: 5 * INITIAL_WINDOW,
+        max_stream_window: INITIAL_WINDOW,
+        growth_budget: 0,
         ..Config::default()
     };
+    assert_eq!(config.receive_budget(), 128 * 4 * INITIAL_WINDOW as usize);
+    let delta = 3 * INITIAL_WINDOW;
     let mut bench = Bench::with(Role::Dialer, config.clone());
-    let opened = |value, windows| Header::WindowUpdate {
-        id: id(value),
-        flags: Flags::SYN,
-        delta: windows * INITIAL_WINDOW,
-    };
-    for _ in 0..3 {
+    for _ in 0..2 {
         bench.session.open().unwrap();
     }
-    let expected = [opened(1, 3), opened(3, 2), opened(5, 0)];
-    assert_eq!(bench.headers(), expected);
-    // A stream that is gone gives back what it had.
-    bench.update(id(1), Flags::RST, 0);
-    bench.session.release(id(1), bench.now);
-    bench.session.open().unwrap();
-    assert_eq!(bench.headers(), [opened(7, 3)]);
+    let flags = Flags::SYN;
+    let opened = [1, 3].map(|value| Header::WindowUpdate {
+        id: id(value),
+        flags,
+        delta,
+    });
+    assert_eq!(bench.headers(), opened);
 
     let mut bench = Bench::with(Role::Listener, config);
     bench.update(id(1), Flags::SYN, 0);
+    // A dialer that was told before need not wait for the answer.
+    let whole = vec![0; INITIAL_WINDOW as usize];
+    bench.data(id(1), Flags::NONE, &whole);
+    bench.data(id(1), Flags::NONE, &whole);
+    let flags = Flags::ACK;
     let answer = Header::WindowUpdate {
         id: id(1),
-        flags: Flags::ACK,
-        delta: 3 * INITIAL_WINDOW,
+        flags,
+        delta,
     };
     assert_eq!(bench.headers(), [answer]);
-    for _ in 0..4 {
-        bench.data(id(1), Flags::NONE, &vec![0; INITIAL_WINDOW as usize]);
-    }
+    bench.data(id(1), Flags::NONE, &whole);
+    bench.data(id(1), Flags::NONE, &whole);
     assert!(bench.session.closed().is_none());
     bench.data(id(1), Flags::NONE, &[0]);
     bench.expect_protocol_error(ProtocolError::WindowExceeded(id(1)));
+}
+
+#[test]
+fn a_window_that_is_known_before_is_used_before_the_answer_and_counts_once() {
+    let known = 4 * INITIAL_WINDOW;
+    let config = Config {
+        peer_stream_window: known,
+        send_buffer: 8 * known as usize,
+        ..Config::default()
+    };
+    let mut bench = Bench::with(Role::Dialer, config);
+    let first = bench.session.open().unwrap();
+    let much = vec![0; 2 * known as usize];
+    let sent = |bench: &mut Bench| -> u32 {
+        let mut sum = 0;
+        for header in bench.headers() {
+            if let Header::Data { length, .. } = header {
+                sum += length;
+            }
+        }
+        sum
+    };
+    assert!(bench.session.write(first, &much).is_ready());
+    assert_eq!(sent(&mut bench), known);
+    // Of credit that comes with the answer, that which was known is no news.
+    bench.update(first, Flags::ACK, known - INITIAL_WINDOW + 5);
+    assert_eq!(sent(&mut bench), 5);
+    bench.update(first, Flags::NONE, 7);
+    assert_eq!(sent(&mut bench), 7);
+    // A peer that does not keep its word gives nothing, and takes nothing back.
+    let second = bench.session.open().unwrap();
+    assert_eq!(sent(&mut bench), 0);
+    bench.update(second, Flags::ACK, 1);
+    assert!(bench.session.write(second, &much).is_ready());
+    assert_eq!(sent(&mut bench), known);
 }
 
 #[test]

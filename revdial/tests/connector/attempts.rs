@@ -5,10 +5,11 @@ use std::time::Duration;
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Request, StatusCode, Uri};
 use revdial::connector::{ConnectError, InvalidServer, Phase, Proxies};
+use revdial::frame::{Flags, Header, StreamId};
 use revdial::handshake::{Dialect, HandshakeError, RedirectError};
 use revdial::v2::{PickUps, Tls};
 use revdial::{Config, Connector, Dialer};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::{
     SWITCHING, Server, connector, echo, expect_echo, fast, read_head, register, within,
@@ -36,6 +37,55 @@ async fn a_registration_is_an_upgrade_with_the_callers_headers() {
         assert_eq!(listener.peer_addr().socket(), Some(server.address));
         tokio::spawn(echo(listener));
         expect_echo(&dialer).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_larger_window_is_announced_and_may_be_used_before_any_answer() {
+    within(async {
+        let mut config = Config::default();
+        config.initial_stream_window = 1 << 20;
+        let server = Server::new().await;
+        let connector = server.connector().config(config);
+        let eager = async {
+            let mut tcp = server.accept().await;
+            let head = read_head(&mut tcp).await;
+            tcp.write_all(SWITCHING.as_bytes()).await.unwrap();
+            let id = StreamId::new(1).unwrap();
+            let (opened, data) = (Flags::SYN, Flags::NONE);
+            let (delta, length) = (0, 1 << 20);
+            let syn = Header::WindowUpdate {
+                id,
+                flags: opened,
+                delta,
+            };
+            let frame = Header::Data {
+                id,
+                flags: data,
+                length,
+            };
+            tcp.write_all(&syn.encode()).await.unwrap();
+            tcp.write_all(&frame.encode()).await.unwrap();
+            tcp.write_all(&[7; 1 << 20]).await.unwrap();
+            (head, tcp)
+        };
+        let ((head, _tcp), data) = tokio::join!(eager, async {
+            let mut listener = connector.connect().await.unwrap();
+            let mut conn = listener.accept().await.unwrap();
+            let mut data = vec![0; 1 << 20];
+            conn.read_exact(&mut data).await.unwrap();
+            data
+        });
+        assert!(head.contains("\r\nx-revdial-window: 1048576\r\n"), "{head}");
+        assert!(data.iter().all(|byte| *byte == 7));
+
+        // Go's dialects have no windows.
+        let connector = connector.dialect(Dialect::V2);
+        let refusal = "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n";
+        let (refused, head) = tokio::join!(connector.connect(), server.answer(refusal));
+        assert!(refused.is_err());
+        assert!(!head.contains("x-revdial-window"), "{head}");
     })
     .await;
 }

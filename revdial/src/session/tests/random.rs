@@ -59,23 +59,32 @@ fn script() -> impl Strategy<Value = Vec<Op>> {
     })
 }
 
-/// Windows from a few bytes to that of the specification, and what a stream starts with beyond that; buffers that are smaller
-/// and larger.
-fn sizes() -> impl Strategy<Value = (u32, u32, usize)> {
+/// Windows from a few bytes to that of the specification, and what a stream starts with beyond that, known to the dialer or
+/// not, or less than there is; buffers that are smaller and larger.
+fn sizes() -> impl Strategy<Value = (u32, Config)> {
+    let first = INITIAL_WINDOW..3 * INITIAL_WINDOW;
+    let known = prop_oneof![Just(INITIAL_WINDOW), Just(u32::MAX), first.clone()];
     let windows = prop_oneof![
-        (2..50u32, Just(INITIAL_WINDOW)),
-        (Just(INITIAL_WINDOW), INITIAL_WINDOW..3 * INITIAL_WINDOW),
+        (2..50u32, Just(INITIAL_WINDOW), Just(INITIAL_WINDOW)),
+        (Just(INITIAL_WINDOW), first, known),
     ];
     let buffer = prop_oneof![1..50usize, Just(Config::default().send_buffer)];
-    (windows, buffer).prop_map(|((window, initial), buffer)| (window, initial, buffer))
+    (windows, buffer).prop_map(|((window, first, known), send_buffer)| {
+        let config = Config {
+            send_buffer,
+            initial_stream_window: first,
+            peer_stream_window: known.min(first),
+            ..Config::default()
+        };
+        (window, config)
+    })
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
     #[test]
-    fn two_machines_agree_with_the_oracle((window, initial, send_buffer) in sizes(), script in script()) {
-        let config = Config { send_buffer, initial_stream_window: initial, ..Config::default() };
+    fn two_machines_agree_with_the_oracle((window, config) in sizes(), script in script()) {
         let mut world = World::new(window, &config);
         for op in script {
             let too_many = matches!(op, Op::Open) && world.tracks.len() == STREAMS;

@@ -1,5 +1,6 @@
 //! One connection: two halves, how it ended, and who waits for it.
 
+use crate::frame::INITIAL_WINDOW;
 use crate::session::scheduler::Turn;
 use crate::session::send::{SendHalf, SendState};
 use crate::session::stream::{Handle, Waits};
@@ -46,7 +47,7 @@ impl Stream {
             end: End::None,
             handle: Handle::Held,
             recv: RecvHalf::new(),
-            send: SendHalf::new(),
+            send: SendHalf::new(INITIAL_WINDOW),
             turn: Turn::default(),
             waits: Waits::default(),
         }

@@ -41,7 +41,8 @@ impl World {
         if self.window == INITIAL_WINDOW && !self.is_closed(side) {
             let session = &self.sides[side];
             let streams = session.streams.ids().into_iter();
-            let grown = streams.filter_map(|id| Some(session.streams.get(id)?.recv.growth()));
+            let first = session.config.first_window();
+            let grown = streams.filter_map(|id| Some(session.streams.get(id)?.recv.growth(first)));
             let budget = session.config.growth_budget;
             assert_eq!(
                 session.growth_left + grown.sum::<u32>(),
@@ -100,7 +101,17 @@ impl World {
         let left = u64::from(sender.send.credit())
             + self.wires[side].unannounced(track.id)
             + self.wires[1 - side].credit(track.id);
-        assert_eq!(left, u64::from(receiver.recv.credit()), "credit is lost");
+        // A fresh stream has credit of which the sender hears with the receiver's first frame, or knows before.
+        let config = &self.sides[1 - side].config;
+        let beyond = |window: u32| u64::from(window - INITIAL_WINDOW);
+        let (first, known) = (beyond(config.first_window()), beyond(config.first_credit()));
+        let (untold, early) = match track.parties[1 - side].hello {
+            Mark::No => (first, known),
+            Mark::Framed => (0, known),
+            Mark::Arrived => (0, 0),
+        };
+        let right = u64::from(receiver.recv.credit());
+        assert_eq!(left + untold, right + early, "credit is lost");
         let due = receiver.is_live() && receiver.recv.update_is_due();
         assert!(!due || receiver.noticed, "credit is held back: {track:?}");
     }
