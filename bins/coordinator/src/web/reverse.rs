@@ -43,7 +43,14 @@ pub(super) async fn register(
     if let Some(present) = coordinator.pool.link(&machine) {
         make_way(present).await?;
     }
-    hijack.take_over(move |stream| Box::pin(serve(coordinator, machine, peer, dialect, stream)));
+    let mut config = Config::default();
+    config.heed_window(&headers);
+    hijack.take_over(move |stream| {
+        Box::pin(async move {
+            let dialer = dialer(&coordinator, dialect, config, stream);
+            serve(coordinator, machine, peer, dialect, dialer).await;
+        })
+    });
     let mut response = Response::builder()
         .status(StatusCode::SWITCHING_PROTOCOLS)
         .header(header::CONNECTION, "Upgrade")
@@ -147,8 +154,12 @@ fn unknown_dialect() -> WebError {
 }
 
 /// Makes the registered connection the machine's link.
-fn dialer(coordinator: &Coordinator, dialect: Dialect, stream: HijackedStream) -> Dialer {
-    let mut config = Config::default();
+fn dialer(
+    coordinator: &Coordinator,
+    dialect: Dialect,
+    mut config: Config,
+    stream: HijackedStream,
+) -> Dialer {
     match dialect {
         Dialect::V1 => {
             config.max_outbound_streams = MAX_GO_STREAMS;
@@ -183,9 +194,8 @@ async fn serve(
     machine: MachineId,
     peer: SocketAddr,
     dialect: Dialect,
-    stream: HijackedStream,
+    dialer: Dialer,
 ) {
-    let dialer = dialer(&coordinator, dialect, stream);
     let link = match join(&coordinator, &machine, peer, dialer.clone()).await {
         Ok(link) => link,
         Err(reason) => {
