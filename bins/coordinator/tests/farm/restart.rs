@@ -55,19 +55,17 @@ async fn a_coordinator_that_ends_does_not_say_goodbye() {
         let farm = Farm::start("").await;
         let mut stream = farm.connect().await.unwrap();
         stream.write_all(REGISTER).await.unwrap();
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(stream.read_u8().await.unwrap());
-        }
+        read_head(&mut stream).await;
         let mut listener = Listener::new(stream, revdial::Config::default());
-        let mut status = listener.accept().await.unwrap();
-        let status_of_machine = b"HTTP/1.1 200 OK\r\ncontent-length: 14\r\n\r\n{\"Version\":26}";
-        status.write_all(status_of_machine).await.unwrap();
-        status.shutdown().await.unwrap();
-        let mut forget = listener.accept().await.unwrap();
-        let done = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
-        forget.write_all(done).await.unwrap();
-        forget.shutdown().await.unwrap();
+        let status = b"HTTP/1.1 200 OK\r\ncontent-length: 14\r\n\r\n{\"Version\":26}";
+        let forgotten = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+        for reply in [&status[..], forgotten] {
+            let mut conn = listener.accept().await.unwrap();
+            // A client that is answered before it has asked breaks off.
+            read_head(&mut conn).await;
+            conn.write_all(reply).await.unwrap();
+            conn.shutdown().await.unwrap();
+        }
         farm.pool.joined(1).await;
         farm.shutdown.cancel();
         let reason = listener.closed().await;
@@ -89,4 +87,11 @@ async fn a_data_directory_belongs_to_one_coordinator() {
         );
     })
     .await;
+}
+
+async fn read_head(stream: &mut (impl AsyncRead + Unpin)) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
 }
