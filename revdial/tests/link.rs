@@ -17,9 +17,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-/// Runs a test body within ten seconds.
+/// Runs a test body within a minute, which a busy machine may need for what takes a second.
 async fn within<F: Future>(body: F) -> F::Output {
-    timeout(Duration::from_secs(10), body)
+    timeout(Duration::from_secs(60), body)
         .await
         .expect("the test hangs")
 }
