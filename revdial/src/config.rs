@@ -32,14 +32,14 @@ pub struct Config {
     /// Stops a peer that does not read from making us hold what the application writes.
     pub send_buffer: usize,
     /// The receive window that each connection starts with, in bytes; 256 KiB, which is what the wire gives. Values below
-    /// count as that.
+    /// count as that, values above 1 GiB as 1 GiB.
     ///
     /// A window doubles while the round trip time, not the application, limits a transfer, which takes some round trips. Who
     /// knows that the road is long, and the peer well-meaning, gives more at once. A dialer hears of it a round trip after
     /// it has dialed, unless it was told before: [`announce_window`](Self::announce_window).
     pub initial_stream_window: u32,
-    /// What the peer gives to each connection that this side opens, in bytes, as far as this side knows before it does;
-    /// 256 KiB, which is what the wire gives. Values below count as that.
+    /// What the peer is known to give to each connection that this side opens, in bytes; 256 KiB, which is what the wire
+    /// gives. Values below count as that, values above 1 GiB as 1 GiB.
     ///
     /// It must be true: who sends more than the peer takes breaks the protocol, and the link ends. Take it from what the
     /// peer says, with [`heed_window`](Self::heed_window).
@@ -122,12 +122,14 @@ impl Config {
 
     /// The receive window of a fresh stream, at least that of the wire.
     pub(crate) fn first_window(&self) -> u32 {
-        self.initial_stream_window.max(INITIAL_WINDOW)
+        self.initial_stream_window
+            .clamp(INITIAL_WINDOW, FIRST_WINDOW_MAX)
     }
 
     /// What may be sent on a fresh stream of ours, at least what the wire gives.
     pub(crate) fn first_credit(&self) -> u32 {
-        self.peer_stream_window.max(INITIAL_WINDOW)
+        self.peer_stream_window
+            .clamp(INITIAL_WINDOW, FIRST_WINDOW_MAX)
     }
 
     /// The largest receive window of one stream.
@@ -159,3 +161,7 @@ impl Default for Config {
         }
     }
 }
+
+/// The largest first window. Twice as much still fits into the field for credit: an ACK carries what is beyond the wire's
+/// window, and gives back what was read before it.
+const FIRST_WINDOW_MAX: u32 = 1 << 30;

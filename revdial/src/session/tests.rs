@@ -634,6 +634,30 @@ fn a_window_that_is_known_before_is_used_before_the_answer_and_counts_once() {
 }
 
 #[test]
+fn the_largest_window_and_what_was_read_before_the_answer_fit_into_it() {
+    let config = Config {
+        initial_stream_window: u32::MAX,
+        max_stream_window: u32::MAX,
+        ..Config::default()
+    };
+    let mut bench = Bench::with(Role::Listener, config);
+    bench.update(id(1), Flags::SYN, 0);
+    bench.session.accept().unwrap();
+    // More than a sixteenth of the window: credit is due when ACK has not left yet.
+    let chunk = vec![0; 1 << 20];
+    for _ in 0..65 {
+        bench.data(id(1), Flags::NONE, &chunk);
+        assert!(bench.read(id(1)).is_ready());
+    }
+    let answer = Header::WindowUpdate {
+        id: id(1),
+        flags: Flags::ACK,
+        delta: (1 << 30) - INITIAL_WINDOW + 65 * (1 << 20),
+    };
+    assert_eq!(bench.headers()[0], answer);
+}
+
+#[test]
 fn an_unread_half_that_is_dropped_gives_its_credit_back() {
     let mut bench = accepted();
     bench.data(id(1), Flags::NONE, &vec![0; 200_000]);
