@@ -3,6 +3,7 @@
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::config::Config;
+use crate::frame::INITIAL_WINDOW;
 use crate::handshake::header;
 
 impl Config {
@@ -17,7 +18,7 @@ impl Config {
     /// does not know the header loses nothing but a round trip.
     pub fn announce_window(&self, request: &mut HeaderMap) {
         let window = self.first_window();
-        if window > Self::default().first_window() {
+        if window > INITIAL_WINDOW {
             request.insert(Self::WINDOW_HEADER, HeaderValue::from(window));
         }
     }

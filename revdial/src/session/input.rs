@@ -139,10 +139,11 @@ impl Session {
         };
         // The length of a reset is its code.
         if !flags.contains(Flags::RST) {
-            let acknowledged = ours && flags.contains(Flags::ACK);
-            let known = match acknowledged {
-                true => self.config.first_credit() - INITIAL_WINDOW,
-                false => 0,
+            // An ACK says again what was known before it.
+            let known = if ours && flags.contains(Flags::ACK) {
+                self.config.first_credit() - INITIAL_WINDOW
+            } else {
+                0
             };
             stream
                 .send

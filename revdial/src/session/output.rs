@@ -161,9 +161,10 @@ impl Session {
             other @ (Opening::Sent | Opening::Done) => (Flags::NONE, other),
         };
         // The first frame says what the peer has beyond the window of the wire.
-        let mut delta = match opening == stream.opening {
-            true => 0,
-            false => self.config.first_window() - INITIAL_WINDOW,
+        let mut delta = if opening != stream.opening {
+            self.config.first_window() - INITIAL_WINDOW
+        } else {
+            0
         };
         stream.opening = opening;
         if stream.recv.update_is_due() {
