@@ -4,23 +4,24 @@
 //! phases: it serves until the session ends, then it closes the transport within
 //! [`close_timeout`](crate::Config::close_timeout).
 
-use std::collections::VecDeque;
+mod outbox;
+
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::{debug, info};
 
 use crate::error::CloseReason;
 use crate::link::{Inlet, Link, Next, Outlet, Work, now};
-use crate::machine::Machine;
-use crate::session::Frame;
+
+use self::outbox::{Filled, Outbox};
 
 /// The task of a link.
 #[derive(Debug)]
@@ -215,12 +216,11 @@ impl<T: AsyncRead + AsyncWrite> Driver<T> {
     fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Outflow>> {
         let mut share = WRITE_SHARE;
         while share > 0 {
-            if self.outbox.frames.is_empty() && self.outbox.fill(&self.link.0) == Filled::FlushFirst
-            {
+            if !self.outbox.has_batch() && self.outbox.fill(&self.link.0) == Filled::FlushFirst {
                 ready!(self.outbox.poll_flush(self.input.transport.as_mut(), cx))?;
                 continue;
             }
-            if !self.outbox.frames.is_empty() {
+            if self.outbox.has_batch() {
                 let count = ready!(self.outbox.poll_write(self.input.transport.as_mut(), cx))?;
                 share = share.saturating_sub(count);
             }
@@ -352,213 +352,6 @@ impl<T: AsyncRead> Input<T> {
     }
 }
 
-/// Frames on their way into the transport.
-///
-/// It holds little, and only what the transport is about to take: a frame that is chosen late is chosen better. While
-/// the transport takes whole batches they grow to 256 KiB; when it takes a part they fall to as much, 2 KiB at least.
-#[derive(Debug)]
-struct Outbox {
-    frames: VecDeque<Frame>,
-    /// Bytes of the first frame that are written.
-    offset: usize,
-    /// Says whether the session had no frame beyond these.
-    filled: Filled,
-    limit: usize,
-    gather: Gather,
-    /// Frames that the transport has taken.
-    written: Vec<Frame>,
-    /// The newest of them that is not flushed, and the newest that is.
-    unflushed: Option<u64>,
-    flushed: Option<u64>,
-}
-
-/// Says whether a batch is all that there is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Filled {
-    All,
-    /// Nothing was taken: somebody waits for a flush of what is written.
-    FlushFirst,
-    Part,
-}
-
-/// How frames become one write.
-#[derive(Debug)]
-enum Gather {
-    /// The transport takes them as they lie.
-    Vectored,
-    /// The transport takes one slice (TLS): they are copied together.
-    Copied(BytesMut),
-}
-
-impl Outbox {
-    fn new(vectored: bool) -> Self {
-        Self {
-            frames: VecDeque::new(),
-            offset: 0,
-            filled: Filled::All,
-            limit: BATCH_START,
-            gather: if vectored {
-                Gather::Vectored
-            } else {
-                Gather::Copied(BytesMut::new())
-            },
-            written: Vec::new(),
-            unflushed: None,
-            flushed: None,
-        }
-    }
-
-    /// Says whether everything is written and flushed.
-    fn is_empty(&self) -> bool {
-        self.frames.is_empty() && self.unflushed.is_none()
-    }
-
-    /// Says whether everything is written, and the session had no more when it was asked last.
-    fn has_all(&self) -> bool {
-        self.frames.is_empty() && self.filled == Filled::All
-    }
-
-    /// Gives written frames back, and tells who waits for their flush.
-    fn report(&mut self, session: &mut Machine) {
-        for frame in self.written.drain(..) {
-            session.recycle(frame);
-        }
-        if let Some(ticket) = self.flushed.take() {
-            session.handle_flushed(ticket);
-        }
-    }
-
-    /// Takes a batch from the session.
-    fn fill(&mut self, link: &Link) -> Filled {
-        self.filled = link.with(|state, _| {
-            self.report(&mut state.session);
-            if self.unflushed.is_some() && state.session.wants_flush() {
-                return Filled::FlushFirst;
-            }
-            if !state.session.has_output() {
-                return Filled::All;
-            }
-            let now = now();
-            let mut room = self.limit;
-            while room > 0 && self.frames.len() < SLICES / 2 {
-                let Some(frame) = state.session.poll_transmit(now, room) else {
-                    return Filled::All;
-                };
-                room = room.saturating_sub(frame.head().len() + frame.payload().len());
-                self.frames.push_back(frame);
-            }
-            Filled::Part
-        });
-        if let Gather::Copied(buffer) = &mut self.gather {
-            for frame in &self.frames {
-                buffer.extend_from_slice(frame.head());
-                buffer.extend_from_slice(frame.payload());
-            }
-        }
-        self.filled
-    }
-
-    /// Writes once; how many bytes.
-    fn poll_write<T: AsyncWrite>(
-        &mut self,
-        transport: Pin<&mut T>,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<usize>> {
-        let written = match &self.gather {
-            Gather::Vectored => {
-                let mut small = [0; SMALL];
-                if let Some(bytes) = self.gather(&mut small) {
-                    ready!(transport.poll_write(cx, bytes))?
-                } else {
-                    let mut slices = [IoSlice::new(&[]); SLICES];
-                    let count = self.slices(&mut slices);
-                    ready!(transport.poll_write_vectored(cx, &slices[..count]))?
-                }
-            }
-            Gather::Copied(buffer) => ready!(transport.poll_write(cx, buffer))?,
-        };
-        if written == 0 {
-            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-        }
-        self.advance(written);
-        Poll::Ready(Ok(written))
-    }
-
-    /// Flushes what the transport took.
-    fn poll_flush<T: AsyncWrite>(
-        &mut self,
-        transport: Pin<&mut T>,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.unflushed.is_some() {
-            ready!(transport.poll_flush(cx))?;
-            self.flushed = self.unflushed.take();
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// Copies what is not written yet together if it is small: the kernel takes longer over two slices than we over
-    /// some bytes.
-    fn gather<'a>(&self, small: &'a mut [u8; SMALL]) -> Option<&'a [u8]> {
-        let mut len = 0;
-        for frame in &self.frames {
-            for part in [frame.head(), frame.payload()] {
-                let end = len + part.len();
-                small.get_mut(len..end)?.copy_from_slice(part);
-                len = end;
-            }
-        }
-        small.get(self.offset..len)
-    }
-
-    /// Lays out what is not written yet.
-    fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>; SLICES]) -> usize {
-        let mut skip = self.offset;
-        let mut count = 0;
-        for frame in &self.frames {
-            for part in [frame.head(), frame.payload()] {
-                let rest = part.get(skip..).unwrap_or_default();
-                skip = skip.saturating_sub(part.len());
-                if !rest.is_empty() && count < SLICES {
-                    slices[count] = IoSlice::new(rest);
-                    count += 1;
-                }
-            }
-        }
-        count
-    }
-
-    /// Gives up what served batches, unless there is one.
-    fn give_up_memory(&mut self) {
-        if self.frames.is_empty() && self.written.is_empty() {
-            self.frames = VecDeque::new();
-            self.written = Vec::new();
-            if let Gather::Copied(buffer) = &mut self.gather {
-                *buffer = BytesMut::new();
-            }
-        }
-    }
-
-    /// Notes that some bytes are written. What is unflushed is told by whole batches.
-    fn advance(&mut self, written: usize) {
-        if let Gather::Copied(buffer) = &mut self.gather {
-            buffer.advance(written.min(buffer.len()));
-        }
-        self.offset += written;
-        while let Some(frame) = self.frames.front() {
-            let len = frame.head().len() + frame.payload().len();
-            if self.offset < len {
-                self.limit = written.clamp(BATCH_MIN, BATCH_MAX);
-                return;
-            }
-            self.offset -= len;
-            self.unflushed = Some(frame.ticket());
-            self.written.extend(self.frames.pop_front());
-        }
-        self.limit = (self.limit * 2).min(BATCH_MAX);
-    }
-}
-
 /// A timer that is made when it is first needed.
 #[derive(Debug, Default)]
 pub(crate) struct Timer(Option<Pin<Box<Sleep>>>);
@@ -607,14 +400,3 @@ const LAST_WORDS_STEPS: usize = 128;
 const READ_MIN: usize = 4 * 1024;
 /// How long an idle read buffer is held: a transfer pauses for round trips, not for seconds.
 const IDLE_BUFFER_TIME: Duration = Duration::from_secs(1);
-
-/// Bytes of the first batch.
-const BATCH_START: usize = 16 * 1024;
-/// Bytes of one batch while the transport takes but a part of it: 0.1 ms at 20 MB/s.
-const BATCH_MIN: usize = 2 * 1024;
-/// Bytes of one batch while the transport takes all of it.
-const BATCH_MAX: usize = 256 * 1024;
-/// Bytes that are copied together.
-const SMALL: usize = 512;
-/// Slices of one vectored write; a frame has two.
-const SLICES: usize = 64;
