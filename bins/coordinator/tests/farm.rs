@@ -10,31 +10,28 @@ mod reload;
 mod restart;
 #[path = "farm/ssh.rs"]
 mod ssh;
+#[path = "farm/support.rs"]
+mod support;
 
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::Stdio;
-use std::sync::Arc;
 use std::time::Duration;
 
-use buildlet_proto::client::{Connect, JobEvent};
-use buildlet_proto::coordinator::{CoordinatorClient, Instance, Waiting};
+use buildlet_proto::client::JobEvent;
+use buildlet_proto::coordinator::{Instance, Waiting};
 use buildlet_proto::jobs::{JobRequest, JobStdin, OutputRequest, StdinRequest};
 use buildlet_proto::{ApiError, Buildlet, ExecRequest, RelPath, tls};
-use clap::Parser;
 use coordinator::config::Config;
-use coordinator::pool::{Pool, PresenceStatus};
-use coordinator::reload::Reload;
 use coordinator::secret::Secret;
-use coordinator::server::{Addresses, Server};
-use rustls::ClientConfig;
+use coordinator::server::Server;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+
+use support::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_is_leased_commanded_and_given_back() {
@@ -477,220 +474,6 @@ async fn a_machine_that_registers_and_then_says_nothing_harms_nobody() {
     .await;
 }
 
-/// A coordinator that ends with the test.
-struct Farm {
-    addresses: Addresses,
-    pool: Arc<Pool>,
-    tls: Arc<ClientConfig>,
-    dir: tempfile::TempDir,
-    shutdown: CancellationToken,
-    /// None while the coordinator is away.
-    reload: Option<Reload>,
-    /// The file with alice's SSH keys.
-    alice_keys: Option<tempfile::TempPath>,
-    server: AbortOnDropHandle<()>,
-}
-
-impl Farm {
-    async fn start(more: &str) -> Self {
-        Self::start_with("", more).await
-    }
-
-    /// Starts with more in the table of alice, and more tables.
-    async fn start_with(alice: &str, more: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let hash = |text| Secret::presented(text).hash();
-        let config = format!(
-            "data_dir = {:?}\n[listen]\nhttps = '127.0.0.1:0'\nssh = '127.0.0.1:0'\n\
-             [host_types.host]\nkey_hash = '{}'\nenv = {{ FARM = 'green' }}\n[builder_types.type]\nhost_type = 'host'\n\
-             [users.alice]\ntoken_hash = '{}'\n{alice}[users.bob]\ntoken_hash = '{}'\n{more}",
-            dir.path().join("data"),
-            hash(MACHINE_KEY),
-            hash(ALICE),
-            hash(BOB),
-        );
-        let file = dir.path().join(CONFIG);
-        std::fs::write(&file, config).unwrap();
-        std::fs::write(dir.path().join("key"), MACHINE_KEY).unwrap();
-        let shutdown = CancellationToken::new();
-        let server = Server::bind(Config::load(&file).unwrap(), shutdown.clone())
-            .await
-            .unwrap();
-        let addresses = server.addresses.clone();
-        Self {
-            tls: tls::client_config(Some(&addresses.pin)).unwrap(),
-            pool: server.pool(),
-            addresses,
-            dir,
-            shutdown,
-            reload: Some(server.reload.clone()),
-            alice_keys: None,
-            server: AbortOnDropHandle::new(tokio::spawn(server.run())),
-        }
-    }
-
-    /// Ends the coordinator, and starts it where it was.
-    async fn restart(&mut self) {
-        self.shutdown.cancel();
-        (&mut self.server).await.unwrap();
-        // It holds the store.
-        self.reload = None;
-        let mut config = Config::load(&self.dir.path().join(CONFIG)).unwrap();
-        config.listen.https = self.addresses.https;
-        self.shutdown = CancellationToken::new();
-        let server = Server::bind(config, self.shutdown.clone()).await.unwrap();
-        self.addresses = server.addresses.clone();
-        self.pool = server.pool();
-        self.reload = Some(server.reload.clone());
-        self.server = AbortOnDropHandle::new(tokio::spawn(server.run()));
-    }
-
-    /// Changes the configuration and has it read again.
-    fn reconfigure(&self, change: impl FnOnce(String) -> String) -> anyhow::Result<()> {
-        let file = self.dir.path().join(CONFIG);
-        let config = change(std::fs::read_to_string(&file)?);
-        std::fs::write(&file, config)?;
-        let reload = self.reload.as_ref().unwrap();
-        reload.take(Config::load(&file)?)
-    }
-
-    /// Starts a buildlet, and waits until it is in the pool.
-    async fn machine(&self, hostname: &str) -> Machine {
-        self.machine_with(hostname, "off").await
-    }
-
-    /// The same, with an SSH server of this kind.
-    async fn machine_with(&self, hostname: &str, ssh: &str) -> Machine {
-        #[derive(Parser)]
-        struct Cli {
-            #[command(flatten)]
-            args: buildlet::Args,
-        }
-        let coordinator = format!("https://localhost:{}", self.addresses.https.port());
-        let pin = self.addresses.pin.to_string();
-        let file = |name: String| -> PathBuf { self.dir.path().join(name) };
-        let (key, work_dir) = (file("key".into()), file(format!("work-{hostname}")));
-        let args = [
-            "buildlet",
-            "--coordinator",
-            &coordinator,
-            "--pin",
-            &pin,
-            "--host-type",
-            "host",
-            "--hostname",
-            hostname,
-            "--key-file",
-            key.to_str().unwrap(),
-            "--workdir",
-            work_dir.to_str().unwrap(),
-            "--ssh",
-            ssh,
-        ];
-        let args = Cli::parse_from(args).args;
-        let task = AbortOnDropHandle::new(tokio::spawn(async move {
-            let supervisor = buildlet::Supervisor::at(env!("CARGO_BIN_EXE_coordinator"));
-            buildlet::run(args, supervisor, std::future::pending())
-                .await
-                .unwrap();
-        }));
-        self.pool.joined(1).await;
-        Machine { task }
-    }
-
-    /// gomote as alice uses it.
-    fn gomote_command(&self) -> tokio::process::Command {
-        let config = self.dir.path().join("gomote.toml");
-        let text = format!(
-            "server = \"https://localhost:{}\"\npin = \"{}\"\nuser = \"alice\"\ntoken = \"{ALICE}\"\n",
-            self.addresses.https.port(),
-            self.addresses.pin
-        );
-        std::fs::write(&config, text).unwrap();
-        std::fs::set_permissions(&config, PermissionsExt::from_mode(0o600)).unwrap();
-        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_coordinator"));
-        command
-            .arg("gomote")
-            .arg("--config")
-            .arg(config)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
-        command
-    }
-
-    /// Runs gomote; gives its exit code and what it wrote.
-    async fn gomote(&self, args: &[&str], input: &str) -> (i32, String, String) {
-        let mut gomote = self.gomote_command().args(args).spawn().unwrap();
-        let mut stdin = gomote.stdin.take().unwrap();
-        stdin.write_all(input.as_bytes()).await.unwrap();
-        drop(stdin);
-        let output = gomote.wait_with_output().await.unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        let exit = output.status.code().unwrap();
-        (exit, text(output.stdout), text(output.stderr))
-    }
-
-    fn client(&self, user: &str, token: &str) -> CoordinatorClient<impl Connect + use<>> {
-        let (address, tls) = (self.addresses.https, self.tls.clone());
-        CoordinatorClient::new(
-            move || connect(address, tls.clone()),
-            &"localhost".parse().unwrap(),
-            user,
-            token,
-        )
-    }
-
-    async fn connect(&self) -> io::Result<tls::TlsStream<TcpStream>> {
-        connect(self.addresses.https, self.tls.clone()).await
-    }
-
-    /// Sends a request as it is, and reads until the server has nothing more to say.
-    async fn raw(&self, request: &str) -> String {
-        let mut stream = self.connect().await.unwrap();
-        let request = request.replacen("\r\n\r\n", "\r\nConnection: close\r\n\r\n", 1);
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut reply = Vec::new();
-        stream.read_to_end(&mut reply).await.unwrap();
-        String::from_utf8(reply).unwrap()
-    }
-}
-
-impl Drop for Farm {
-    fn drop(&mut self) {
-        self.shutdown.cancel();
-    }
-}
-
-/// A buildlet that ends with the test.
-struct Machine {
-    task: AbortOnDropHandle<()>,
-}
-
-impl Machine {
-    /// Ends the buildlet as if it were killed, and waits until the coordinator has noticed.
-    async fn kill(self, pool: &Pool) {
-        self.task.abort();
-        let _ = self.task.await;
-        while pool
-            .snapshot()
-            .machines
-            .iter()
-            .any(|machine| matches!(machine.presence, PresenceStatus::Linked(_)))
-        {
-            tokio::task::yield_now().await;
-        }
-    }
-}
-
-async fn connect(
-    address: SocketAddr,
-    config: Arc<ClientConfig>,
-) -> io::Result<tls::TlsStream<TcpStream>> {
-    tls::connect(TcpStream::connect(address).await?, "localhost", config).await
-}
-
 async fn run(buildlet: &impl Buildlet, request: ExecRequest) -> (String, String) {
     let result = async {
         let mut execution = buildlet.exec(request).await?;
@@ -744,7 +527,3 @@ async fn in_time(test: impl Future<Output = ()>) {
 const REGISTER: &[u8] =
     b"GET /reverse HTTP/1.1\r\nHost: \r\nX-Go-Host-Type: host\r\nX-Go-Builder-Hostname: fake\r\n\
     X-Go-Builder-Key: machine-key\r\nX-Revdial-Version: 3\r\n\r\n";
-const CONFIG: &str = "farm.toml";
-const ALICE: &str = "alice-token";
-const BOB: &str = "bob-token";
-const MACHINE_KEY: &str = "machine-key";
