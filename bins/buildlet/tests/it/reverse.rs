@@ -214,7 +214,8 @@ async fn a_refusal_is_not_retried_at_once() {
     )
     .await
     .unwrap();
-    tls.shutdown().await.unwrap();
+    // The buildlet has heard enough, and may be gone.
+    let _ = tls.shutdown().await;
     let again = tokio::time::timeout(Duration::from_secs(2), coordinator.listener.accept()).await;
     assert!(again.is_err(), "the machine waits as long as it was told");
 }

@@ -64,7 +64,8 @@ async fn a_coordinator_that_ends_does_not_say_goodbye() {
             // A client that is answered before it has asked breaks off.
             read_head(&mut conn).await;
             conn.write_all(reply).await.unwrap();
-            conn.shutdown().await.unwrap();
+            // It knows the answer's length, and may have gone before it hears of the end.
+            let _ = conn.shutdown().await;
         }
         farm.pool.joined(1).await;
         farm.shutdown.cancel();
