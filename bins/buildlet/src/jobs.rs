@@ -24,6 +24,7 @@ use buildlet_proto::jobs::{
     JobId, OutputRequest, SignalRequest, SignalTarget, StdinRequest, StdinTaken, TerminalSize,
 };
 use buildlet_proto::{ApiError, ErrorStatus, jobs as proto};
+use sshbridge::backend::WindowSize;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
@@ -130,7 +131,7 @@ impl Jobs {
             .terminal()
             .ok_or_else(|| conflict("this job runs on no terminal"))?;
         terminal
-            .resize(size)
+            .resize(window(size.rows, size.columns))
             .map_err(|error| ApiError::internal("the terminal keeps its size").because(error))?;
         Ok(job.tell())
     }
@@ -209,6 +210,15 @@ impl Drop for Closed {
 
 fn conflict(message: impl Into<String>) -> ApiError {
     ApiError::new(ErrorStatus::CONFLICT, message)
+}
+
+/// A terminal's size in characters.
+fn window(rows: u16, columns: u16) -> WindowSize {
+    WindowSize {
+        rows: rows.into(),
+        columns: columns.into(),
+        ..WindowSize::default()
+    }
 }
 
 /// Asks for a kill, and is told when it is done.

@@ -1,4 +1,4 @@
-//! What depends on the operating system: sessions, terminals, the tree of processes below one, and how a command's end is
+//! What depends on the operating system: sessions, the tree of processes below one, and how a command's end is
 //! told.
 //!
 //! Another system is added as a module with the same names. Windows needs a job object in the place of the tree
@@ -15,6 +15,6 @@ compile_error!("the buildlet is built for Unix only");
 
 #[cfg(unix)]
 pub(crate) use self::unix::{
-    Group, Marked, Master, Terminal, Tree, close_inherited, end_of, lead_session, number_of,
-    receive_descriptors, send_descriptors,
+    Group, Marked, Tree, close_inherited, end_of, lead_session, number_of, receive_descriptors,
+    send_descriptors,
 };

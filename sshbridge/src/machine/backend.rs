@@ -17,7 +17,7 @@ use super::forward::{self, Listeners, Offers};
 use super::input::{Input, LocalSink};
 use super::launch::{Program, launch};
 use super::output::{LocalSource, Output, Started};
-use super::platform::{self, Master, Signal, Terminal};
+use super::platform::{self, Signal, Terminal, TerminalMaster};
 use super::process::Process;
 use super::settings::LocalSettings;
 use super::sftp;
@@ -277,7 +277,7 @@ enum Session {
     Preparing(Preparation),
     Running {
         signals: mpsc::Sender<Signal>,
-        terminal: Option<Arc<Master>>,
+        terminal: Option<Arc<TerminalMaster>>,
     },
 }
 
@@ -308,7 +308,7 @@ impl Session {
         signals.try_send(signal).map_err(|_| BackendError::Refused)
     }
 
-    fn terminal(&self) -> Option<Arc<Master>> {
+    fn terminal(&self) -> Option<Arc<TerminalMaster>> {
         match self {
             Self::Failed => None,
             Self::Preparing(preparation) => preparation.terminal.as_ref().map(Terminal::master),

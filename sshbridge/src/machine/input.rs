@@ -9,7 +9,7 @@ use tokio::process::ChildStdin;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::platform::Master;
+use super::platform::TerminalMaster;
 use crate::backend::{BackendError, ChannelSink};
 
 /// Where a program's input goes.
@@ -18,7 +18,7 @@ pub(super) enum Input {
     Pipe(ChildStdin),
     /// A server in this program.
     Queue(mpsc::Sender<Bytes>),
-    Terminal(Arc<Master>),
+    Terminal(Arc<TerminalMaster>),
 }
 
 impl Input {

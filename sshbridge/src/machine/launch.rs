@@ -9,7 +9,7 @@ use tokio::process::{Child, Command};
 
 use super::input::Input;
 use super::output::Reader;
-use super::platform::{self, Master, Terminal};
+use super::platform::{self, Terminal, TerminalMaster};
 use super::settings::LocalSettings;
 
 /// What a client wants to run.
@@ -30,7 +30,7 @@ pub(super) struct Launched {
     /// Absent on a terminal, where there is one output.
     pub(super) stderr: Option<Reader>,
     /// The terminal it runs on, where it has one.
-    pub(super) terminal: Option<Arc<Master>>,
+    pub(super) terminal: Option<Arc<TerminalMaster>>,
 }
 
 /// Starts `program` with the settings' environment and then `env`, on `terminal` or on pipes.
@@ -61,9 +61,9 @@ pub(super) fn launch(
 fn on_terminal(mut command: Command, terminal: &Terminal) -> io::Result<Launched> {
     command
         .env("SSH_TTY", terminal.name())
-        .stdin(terminal.stdio()?)
-        .stdout(terminal.stdio()?)
-        .stderr(terminal.stdio()?);
+        .stdin(terminal.slave()?)
+        .stdout(terminal.slave()?)
+        .stderr(terminal.slave()?);
     platform::lead_session(&mut command, true);
     let child = command.spawn()?;
     let master = terminal.master();

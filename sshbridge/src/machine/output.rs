@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::platform::{self, Master};
+use super::platform::{self, TerminalMaster};
 use super::sftp::Served;
 use crate::backend::{ChannelEvent, ChannelSource};
 
@@ -21,7 +21,7 @@ use crate::backend::{ChannelEvent, ChannelSource};
 pub(super) enum Reader {
     Stderr(ChildStderr),
     Stdout(ChildStdout),
-    Terminal(Arc<Master>),
+    Terminal(Arc<TerminalMaster>),
 }
 
 impl Reader {

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::platform::{self, Group, Master, Signal};
+use super::platform::{self, Group, Signal, TerminalMaster};
 use crate::backend::ChannelEvent;
 
 /// A running program, the leader of a group of processes. Dropping it kills the group, where the program still runs.
@@ -17,14 +17,14 @@ pub(super) struct Process {
     child: Child,
     /// The program's group, until there is nothing left in it that is ours to end.
     group: Option<Group>,
-    terminal: Option<Arc<Master>>,
+    terminal: Option<Arc<TerminalMaster>>,
     /// The group that was in the foreground of the terminal when that was let go.
     foreground: Option<Group>,
 }
 
 impl Process {
     /// Takes charge of `child`, which leads a session, perhaps on `terminal`.
-    pub(super) fn new(child: Child, terminal: Option<Arc<Master>>) -> Self {
+    pub(super) fn new(child: Child, terminal: Option<Arc<TerminalMaster>>) -> Self {
         Self {
             group: Group::led_by(&child),
             child,

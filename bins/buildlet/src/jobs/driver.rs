@@ -241,7 +241,7 @@ impl Run {
             Command::SignalGroup(number) => {
                 self.was_signalled = true;
                 let terminal = self.job.terminal();
-                match terminal.and_then(|terminal| terminal.foreground()) {
+                match terminal.and_then(|terminal| Group::in_foreground(&terminal)) {
                     Some(group) => group.signal(number),
                     None => self.orders.signal_group(number).await,
                 }

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use buildlet_proto::ProcessState;
 use buildlet_proto::jobs::frame::Stream;
 use buildlet_proto::jobs::{self as proto, JobAbout, JobEnd, JobId, JobReason, JobState};
+use sshbridge::machine::TerminalMaster;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -13,7 +14,6 @@ use super::Killed;
 use super::stdin::Stdin;
 use super::store::Index;
 use super::table::Key;
-use crate::platform::Master;
 
 /// A job.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub(super) struct Job {
     pub(super) commands: mpsc::Sender<Command>,
     /// Cancelled when nobody wants it any more.
     pub(super) unwanted: CancellationToken,
-    terminal: Mutex<Option<Arc<Master>>>,
+    terminal: Mutex<Option<Arc<TerminalMaster>>>,
     slot: Mutex<Option<OwnedSemaphorePermit>>,
 }
 
@@ -70,7 +70,7 @@ pub(super) struct Parts {
     pub(super) id: JobId,
     pub(super) key: Option<Key>,
     pub(super) about: JobAbout,
-    pub(super) terminal: Option<Arc<Master>>,
+    pub(super) terminal: Option<Arc<TerminalMaster>>,
     pub(super) stdin: Option<Stdin>,
     pub(super) stdout: Arc<Index>,
     pub(super) stderr: Arc<Index>,
@@ -129,7 +129,7 @@ impl Job {
     }
 
     /// The terminal that it runs on, while anything lives of it.
-    pub(super) fn terminal(&self) -> Option<Arc<Master>> {
+    pub(super) fn terminal(&self) -> Option<Arc<TerminalMaster>> {
         lock(&self.terminal).clone()
     }
 

@@ -4,18 +4,18 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use sshbridge::machine::TerminalMaster;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
 use super::job::Job;
 use super::store::Writer;
-use crate::platform::Master;
 
 /// Where a command writes, as seen from this side.
 #[derive(Debug)]
 pub(super) enum Source {
     Pipe(pipe::Receiver),
-    Terminal(Arc<Master>),
+    Terminal(Arc<TerminalMaster>),
 }
 
 impl Source {

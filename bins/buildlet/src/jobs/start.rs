@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use buildlet_proto::jobs::{
-    self as proto, JobAbout, JobCommand, JobId, JobRequest, JobStdin, Signal, TerminalSize,
+    self as proto, JobAbout, JobCommand, JobId, JobRequest, JobStdin, Pty, Signal,
 };
 use buildlet_proto::{ApiError, ExecRequest, RelPath};
+use sshbridge::backend::PtyRequest;
+use sshbridge::machine::{Terminal, TerminalMaster};
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 
@@ -21,9 +23,9 @@ use super::output::Source;
 use super::stdin::Stdin;
 use super::store::{Index, Writer};
 use super::table::{Key, Table};
-use super::{Jobs, Shared};
+use super::{Jobs, Shared, window};
 use crate::exec::{self, NotStarted, Prepared};
-use crate::platform::{Master, Terminal, number_of};
+use crate::platform::number_of;
 use crate::supervisor::Spec;
 
 impl Jobs {
@@ -227,7 +229,7 @@ fn as_exec(request: &JobRequest) -> Result<ExecRequest, ApiError> {
 struct Opened {
     spec: Spec,
     stdio: [OwnedFd; 3],
-    terminal: Option<Arc<Master>>,
+    terminal: Option<Arc<TerminalMaster>>,
     stdin: Option<Stdin>,
     /// Standard output and, without a terminal, standard error.
     sources: Vec<Source>,
@@ -235,26 +237,20 @@ struct Opened {
 
 fn open(prepared: Prepared, request: &JobRequest) -> Result<Opened, NotStarted> {
     let opened = match &request.pty {
-        Some(pty) => {
-            let size = TerminalSize {
-                rows: pty.rows,
-                columns: pty.columns,
-            };
-            open_terminal(prepared.spec, size, request.stdin)
-        }
+        Some(pty) => open_terminal(prepared.spec, pty, request.stdin),
         None => open_pipes(prepared.spec, request.stdin),
     };
     opened.map_err(|error| format!("the machine cannot make the job's pipes: {error}"))
 }
 
-fn open_terminal(mut spec: Spec, size: TerminalSize, stdin: JobStdin) -> io::Result<Opened> {
-    let terminal = Terminal::open(size)?;
+fn open_terminal(mut spec: Spec, pty: &Pty, stdin: JobStdin) -> io::Result<Opened> {
+    let size = window(pty.rows, pty.columns);
+    let terminal = Terminal::open(&PtyRequest::new(pty.term.as_str(), size))?;
     spec.on_terminal = true;
-    let slave = terminal.slave;
-    let master = terminal.master;
+    let master = terminal.master();
     Ok(Opened {
         spec,
-        stdio: [slave.try_clone()?, slave.try_clone()?, slave],
+        stdio: [terminal.slave()?, terminal.slave()?, terminal.slave()?],
         stdin: (stdin == JobStdin::Pipe).then(|| Stdin::terminal(master.clone())),
         sources: vec![Source::Terminal(master.clone())],
         terminal: Some(master),

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex as Lock, PoisonError};
 use buildlet_proto::ApiError;
 use buildlet_proto::api::ByteReader;
 use buildlet_proto::jobs::{StdinRequest, StdinTaken};
+use sshbridge::machine::TerminalMaster;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 use tokio::sync::Mutex;
@@ -13,7 +14,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::conflict;
 use super::job::Job;
-use crate::platform::Master;
 
 /// The writing end of a job's standard input.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ struct Input {
 enum Sink {
     Closed,
     Pipe(pipe::Sender),
-    Terminal(Arc<Master>),
+    Terminal(Arc<TerminalMaster>),
 }
 
 impl Stdin {
@@ -42,7 +42,7 @@ impl Stdin {
         Self::new(Sink::Pipe(sender))
     }
 
-    pub(super) fn terminal(master: Arc<Master>) -> Self {
+    pub(super) fn terminal(master: Arc<TerminalMaster>) -> Self {
         Self::new(Sink::Terminal(master))
     }
 

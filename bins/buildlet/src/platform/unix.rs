@@ -14,12 +14,12 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 use rustix::process::{Pid, Signal, ioctl_tiocsctty, kill_process_group, setsid};
+use rustix::termios::tcgetpgrp;
+use sshbridge::machine::TerminalMaster;
 
-mod pty;
 mod signal;
 mod tree;
 
-pub(crate) use self::pty::{Master, Terminal};
 pub(crate) use self::tree::{Marked, Tree};
 
 /// Makes `command` the leader of a session and a process group of its own, which dies with this process.
@@ -119,6 +119,11 @@ impl Group {
     /// The group that the process `leader` leads.
     pub(crate) fn led_by(leader: u32) -> Option<Self> {
         Pid::from_raw(i32::try_from(leader).ok()?).map(Self)
+    }
+
+    /// The group in the foreground of a terminal, if there is one.
+    pub(crate) fn in_foreground(terminal: &TerminalMaster) -> Option<Self> {
+        tcgetpgrp(terminal).ok().map(Self)
     }
 
     /// Sends a signal, by its number, to every process of the group. A group without processes is no error.

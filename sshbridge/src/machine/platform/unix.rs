@@ -18,7 +18,7 @@ mod pty;
 mod socket;
 
 pub(crate) use self::account::{group_name, local_time, login_variables, user_name};
-pub(crate) use self::pty::{Master, Terminal};
+pub use self::pty::{Terminal, TerminalMaster};
 pub(crate) use self::socket::{SocketPath, listen_privately};
 pub(crate) use rustix::process::Signal;
 

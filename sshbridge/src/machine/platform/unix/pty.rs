@@ -3,7 +3,6 @@
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::process::Stdio;
 use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
@@ -18,19 +17,24 @@ use crate::backend::{PtyRequest, WindowSize};
 
 /// A new terminal, before anything runs on it.
 #[derive(Debug)]
-pub(crate) struct Terminal {
-    /// The end that this program reads and writes.
-    master: Arc<Master>,
-    /// The end that the command is started on.
+pub struct Terminal {
+    master: Arc<TerminalMaster>,
     slave: OwnedFd,
-    /// The path of the command's end.
     name: CString,
 }
 
 impl Terminal {
     /// Makes a terminal of the size and with the modes that were asked for. Modes that this system does not know are
     /// left out, as RFC 4254 §8 wants.
-    pub(crate) fn open(request: &PtyRequest) -> io::Result<Self> {
+    ///
+    /// # Errors
+    ///
+    /// Those of `posix_openpt(3)` and what belongs to it, where the system has no terminal left, for one.
+    ///
+    /// # Panics
+    ///
+    /// Outside a runtime of tokio whose I/O is enabled.
+    pub fn open(request: &PtyRequest) -> io::Result<Self> {
         let master = openpt(MASTER_FLAGS)?;
         fcntl_setfd(&master, fcntl_getfd(&master)? | FdFlags::CLOEXEC)?;
         grantpt(&master)?;
@@ -46,33 +50,38 @@ impl Terminal {
         tcsetattr(&slave, OptionalActions::Now, &termios)?;
         tcsetwinsize(&slave, winsize(request.size))?;
         Ok(Self {
-            master: Arc::new(Master::new(master)?),
+            master: Arc::new(TerminalMaster::new(master)?),
             slave,
             name,
         })
     }
 
     /// The end that this program reads and writes.
-    pub(crate) fn master(&self) -> Arc<Master> {
+    pub fn master(&self) -> Arc<TerminalMaster> {
         Arc::clone(&self.master)
     }
 
     /// The path of the command's end, such as `/dev/pts/3`.
-    pub(crate) fn name(&self) -> String {
+    pub fn name(&self) -> String {
         self.name.to_string_lossy().into_owned()
     }
 
-    /// The command's end, to be its standard input, output or error.
-    pub(crate) fn stdio(&self) -> io::Result<Stdio> {
-        Ok(Stdio::from(self.slave.try_clone()?))
+    /// A descriptor of the command's end, to be its standard input, output or error. The terminal lives for as long as there
+    /// is one, or this value.
+    ///
+    /// # Errors
+    ///
+    /// Where this process has too many descriptors.
+    pub fn slave(&self) -> io::Result<OwnedFd> {
+        self.slave.try_clone()
     }
 }
 
 /// The end of a terminal that this program holds. When the last copy is dropped the terminal hangs up.
 #[derive(Debug)]
-pub(crate) struct Master(AsyncFd<OwnedFd>);
+pub struct TerminalMaster(AsyncFd<OwnedFd>);
 
-impl Master {
+impl TerminalMaster {
     #[expect(
         unsafe_code,
         reason = "an `AsyncFd` is registered on the promise that its descriptor stays"
@@ -86,7 +95,11 @@ impl Master {
     }
 
     /// Reads what was written on the terminal; 0 when nothing holds the other end any more. Cancel safe.
-    pub(crate) async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+    ///
+    /// # Errors
+    ///
+    /// Those of `read(2)`.
+    pub async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0
             .async_io(Interest::READABLE, |master| {
                 match rustix::io::read(master, &mut *buffer) {
@@ -104,7 +117,11 @@ impl Master {
     }
 
     /// Types a part of `data` on the terminal; tells how much it took. Cancel safe.
-    pub(crate) async fn write(&self, data: &[u8]) -> io::Result<usize> {
+    ///
+    /// # Errors
+    ///
+    /// Those of `write(2)`.
+    pub async fn write(&self, data: &[u8]) -> io::Result<usize> {
         self.0
             .async_io(Interest::WRITABLE, |master| {
                 Ok(rustix::io::write(master, data)?)
@@ -113,7 +130,11 @@ impl Master {
     }
 
     /// Changes the size, which tells the programs in the foreground.
-    pub(crate) fn resize(&self, size: WindowSize) -> io::Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// Those of `ioctl(2)`.
+    pub fn resize(&self, size: WindowSize) -> io::Result<()> {
         Ok(tcsetwinsize(&self.0, winsize(size))?)
     }
 
@@ -123,7 +144,7 @@ impl Master {
     }
 }
 
-impl AsFd for Master {
+impl AsFd for TerminalMaster {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
