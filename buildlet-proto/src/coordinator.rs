@@ -1,9 +1,11 @@
 //! What a user asks a coordinator for: instances, and the buildlets of instances behind its proxy.
 //!
-//! These are the `/buildlet/create` and `/buildlet/list` of Go's coordinators, from 2017 to 2022. Any request that
+//! These are the `/buildlet/create` and `/buildlet/list` of Go's coordinators, from 2017 to 2022, and a `/buildlet/types` beside
+//! them. Any request that
 //! names an instance in [`X_BUILDLET_PROXY`] goes to the machine of that instance, so that a [`Client`] with this one
 //! header more is the [`Buildlet`](crate::Buildlet) of the instance. `POST /halt` there ends the lease.
 
+mod builder_type;
 mod create;
 mod instance;
 
@@ -13,11 +15,13 @@ use std::time::Duration;
 use http::header::{AUTHORIZATION, HOST};
 use http::uri::Authority;
 use http::{HeaderName, HeaderValue, Method};
+use serde::de::DeserializeOwned;
 
 use crate::ApiError;
 use crate::client::exchange::{Http, form, request, urlencoded, within};
 use crate::client::{Client, Connect, basic, host};
 
+pub use builder_type::BuilderType;
 pub use create::Waiting;
 pub use instance::Instance;
 
@@ -65,16 +69,32 @@ impl<C: Connect> CoordinatorClient<C> {
     ///
     /// As for the client as a whole.
     pub async fn list(&self) -> Result<Vec<Instance>, ApiError> {
-        let json = within(LIST_TIME, "list", async {
-            let reply = self
-                .http
-                .send(request(Method::GET, "/buildlet/list"))
-                .await?;
+        self.read_list("/buildlet/list", "list", "instances").await
+    }
+
+    /// Lists what can be leased, by name.
+    ///
+    /// # Errors
+    ///
+    /// [`NOT_FOUND`](crate::ErrorStatus::NOT_FOUND) from coordinators that cannot tell, such as Go's.
+    pub async fn types(&self) -> Result<Vec<BuilderType>, ApiError> {
+        self.read_list("/buildlet/types", "types", "builder types")
+            .await
+    }
+
+    async fn read_list<T: DeserializeOwned>(
+        &self,
+        path: &'static str,
+        operation: &'static str,
+        of: &str,
+    ) -> Result<Vec<T>, ApiError> {
+        let json = within(LIST_TIME, operation, async {
+            let reply = self.http.send(request(Method::GET, path)).await?;
             reply.bytes(LIST_LIMIT).await
         })
         .await?;
         serde_json::from_slice(&json).map_err(|error| {
-            ApiError::bad_gateway("the list of instances is not as expected").because(error)
+            ApiError::bad_gateway(format!("the list of {of} is not as expected")).because(error)
         })
     }
 

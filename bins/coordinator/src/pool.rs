@@ -438,6 +438,43 @@ pub struct Snapshot {
     pub waiting: BTreeMap<String, usize>,
 }
 
+impl Snapshot {
+    /// How busy the machines of a host type are.
+    pub fn counts(&self, host_type: &str) -> Counts {
+        let waiting = self.waiting.get(host_type).copied().unwrap_or_default();
+        let mut counts = Counts {
+            waiting,
+            ..Counts::default()
+        };
+        for machine in &self.machines {
+            if machine.id.host_type != host_type {
+                continue;
+            }
+            let is_there = !matches!(machine.presence, PresenceStatus::Away);
+            counts.there += usize::from(is_there);
+            match machine.usage {
+                Usage::Idle => counts.idle += usize::from(is_there),
+                Usage::Leased(_) | Usage::Reserved => counts.in_use += 1,
+                Usage::Unfit(_) => {}
+            }
+        }
+        counts
+    }
+}
+
+/// How busy the machines of a host type are.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Counts {
+    /// Machines that are connected or have no buildlet.
+    pub there: usize,
+    /// Of these, machines that can be leased.
+    pub idle: usize,
+    /// Machines that are leased, or made ready for it; they may be away.
+    pub in_use: usize,
+    /// Requests in the queue.
+    pub waiting: usize,
+}
+
 /// A machine at one moment.
 #[derive(Clone, Debug)]
 pub struct MachineStatus {

@@ -31,6 +31,7 @@ pub fn router(coordinator: Arc<Coordinator>, peer: SocketAddr) -> Router {
         .route(reverse::PICK_UP_PATH, any(reverse::pick_up))
         .route("/buildlet/create", any(gomote::create))
         .route("/buildlet/list", any(gomote::list))
+        .route("/buildlet/types", any(gomote::types))
         .fallback(|| async { WebError::not_found() })
         .layer(middleware::from_fn(move |request, next| {
             proxy_or_route(proxied.clone(), request, next)

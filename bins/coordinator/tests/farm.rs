@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use buildlet_proto::client::JobEvent;
-use buildlet_proto::coordinator::{Instance, Waiting};
+use buildlet_proto::coordinator::{BuilderType, Instance, Waiting};
 use buildlet_proto::jobs::{JobRequest, JobStdin, OutputRequest, StdinRequest};
 use buildlet_proto::{ApiError, Buildlet, ExecRequest, RelPath, tls};
 use coordinator::config::Config;
@@ -39,8 +39,13 @@ async fn a_machine_is_leased_commanded_and_given_back() {
         let farm = Farm::start("").await;
         let _machine = farm.machine("m1").await;
         let alice = farm.client("alice", ALICE);
+        let mut types = vec![BuilderType::new("type", "host")];
+        (types[0].machines, types[0].idle) = (1, 1);
+        assert_eq!(alice.types().await.unwrap(), types);
         let instance = alice.create("type", |_| {}).await.unwrap();
         assert_eq!(instance.name, "user-alice-type-0");
+        types[0].idle = 0;
+        assert_eq!(alice.types().await.unwrap(), types);
         assert_eq!(
             (instance.user.as_str(), instance.host_type.as_str()),
             ("user-alice", "host")
@@ -347,6 +352,11 @@ async fn requests_that_make_no_sense_get_their_texts() {
                 ),
                 400,
                 "GET required\n",
+            ),
+            (
+                "GET /buildlet/types HTTP/1.1\r\nHost: \r\n\r\n".to_owned(),
+                400,
+                "missing required authentication\n",
             ),
             (
                 format!("GET /buildlet/create HTTP/1.1\r\nHost: \r\n{auth}\r\n"),

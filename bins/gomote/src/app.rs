@@ -77,6 +77,10 @@ async fn dispatch(
         Command::Ssh(args) => {
             return ssh::ssh(&coordinator, &settings.gateway, args, streams).await;
         }
+        Command::SshConfig(args) => {
+            ssh::config(&coordinator, &settings.gateway, &args, streams).await?;
+        }
+        Command::Types(args) => lease::types(&coordinator, &args, streams).await?,
         Command::Wait(args) => return jobs::wait(&coordinator, &args, streams).await,
     }
     streams.flush()?;

@@ -26,7 +26,9 @@ pub(crate) enum Command {
     )]
     Attach(JobTarget),
     /// Lease a machine, and print the instance's name
-    #[command(after_help = "Example:\n  gomote create openbsd-amd64-60")]
+    #[command(
+        after_help = "Example:\n  gomote create openbsd-amd64-60\n\n`gomote types` lists what there is."
+    )]
     Create(Create),
     /// End a lease: what runs is killed, and the machine is emptied
     #[command(after_help = "Example:\n  gomote destroy user-al-demo-linux-0")]
@@ -89,6 +91,15 @@ pub(crate) enum Command {
         prints the command for scripts, scp and rsync"
     )]
     Ssh(Ssh),
+    /// Print a configuration with which ssh, scp, rsync and editors know your instances by their names
+    #[command(
+        after_help = "Examples:\n  gomote ssh-config >~/.ssh/gomote      # then `Include gomote` at the top of ~/.ssh/config\n  \
+        gomote ssh-config INST >config && scp -F config INST:log ."
+    )]
+    SshConfig(SshConfig),
+    /// List what can be leased, and how busy it is
+    #[command(after_help = "Examples:\n  gomote types\n  gomote types -o json")]
+    Types(Types),
     /// Wait for a job, and exit as it does
     #[command(after_help = "Example:\n  gomote wait INST $(gomote run --detach INST make)")]
     Wait(JobTarget),
@@ -124,6 +135,23 @@ pub(crate) struct List {
     /// How to print the instances
     #[arg(short, long, value_enum, default_value = "text")]
     pub(crate) output: ListOutput,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Types {
+    /// How to print the builder types
+    #[arg(short, long, value_enum, default_value = "text")]
+    pub(crate) output: TypesOutput,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum TypesOutput {
+    /// An array as the coordinator sends it
+    Json,
+    /// The names alone
+    Name,
+    /// A line each: name, host type, idle machines of those that are there, requests that wait; separated by tabs
+    Text,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -280,6 +308,13 @@ pub(crate) struct Rm {
     /// What to remove, below the work directory; . is everything
     #[arg(value_name = "PATH", required = true)]
     pub(crate) paths: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct SshConfig {
+    /// The instances; all of yours where none is named
+    #[arg(value_name = "INST")]
+    pub(crate) instances: Vec<String>,
 }
 
 #[derive(Debug, clap::Args)]

@@ -11,13 +11,29 @@ pub(crate) async fn find<C: Connect>(
     coordinator: &CoordinatorClient<C>,
     name: &str,
 ) -> anyhow::Result<(Instance, Client<C>)> {
-    let instances = coordinator
-        .list()
-        .await
-        .context("looking for your instances")?;
-    let instance = choose(instances, name)?;
+    let instance = choose(held(coordinator).await?, name)?;
     let buildlet = coordinator.instance(&instance.name)?;
     Ok((instance, buildlet))
+}
+
+/// Finds the instances that the user means, or all where they name none.
+pub(crate) async fn find_all<C: Connect>(
+    coordinator: &CoordinatorClient<C>,
+    names: &[String],
+) -> anyhow::Result<Vec<Instance>> {
+    let held = held(coordinator).await?;
+    if names.is_empty() {
+        return Ok(held);
+    }
+    let chosen = names.iter().map(|name| choose(held.clone(), name));
+    chosen.collect()
+}
+
+async fn held<C: Connect>(coordinator: &CoordinatorClient<C>) -> anyhow::Result<Vec<Instance>> {
+    coordinator
+        .list()
+        .await
+        .context("looking for your instances")
 }
 
 fn choose(instances: Vec<Instance>, name: &str) -> anyhow::Result<Instance> {

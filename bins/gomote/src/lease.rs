@@ -1,15 +1,35 @@
-//! `create`, `list`, `ping`, `destroy`.
+//! `types`, `create`, `list`, `ping`, `destroy`.
 
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
 use buildlet_proto::Buildlet;
 use buildlet_proto::client::Connect;
-use buildlet_proto::coordinator::{CoordinatorClient, Instance};
+use buildlet_proto::coordinator::{BuilderType, CoordinatorClient, Instance};
 
-use crate::cli::{Create, CreateOutput, List, ListOutput, Target};
+use crate::cli::{Create, CreateOutput, List, ListOutput, Target, Types, TypesOutput};
 use crate::instance;
 use crate::streams::Streams;
+
+pub(crate) async fn types<C: Connect>(
+    coordinator: &CoordinatorClient<C>,
+    args: &Types,
+    streams: &mut Streams<'_>,
+) -> anyhow::Result<()> {
+    let types = coordinator
+        .types()
+        .await
+        .context("asking what there is to lease")?;
+    let text = match args.output {
+        TypesOutput::Json => json(&types)?,
+        TypesOutput::Name => types
+            .iter()
+            .map(|each| format!("{}\n", each.name))
+            .collect(),
+        TypesOutput::Text => types.iter().map(type_line).collect(),
+    };
+    streams.write(text.as_bytes())
+}
 
 pub(crate) async fn create<C: Connect>(
     coordinator: &CoordinatorClient<C>,
@@ -102,6 +122,18 @@ fn line(instance: &Instance) -> String {
         ..
     } = instance;
     format!("{name}\t{builder_type}\t{host_type}\texpires in {left}\n")
+}
+
+fn type_line(builder_type: &BuilderType) -> String {
+    let BuilderType {
+        name,
+        host_type,
+        machines,
+        idle,
+        waiting,
+        ..
+    } = builder_type;
+    format!("{name}\t{host_type}\t{idle} of {machines} idle\t{waiting} waiting\n")
 }
 
 fn json(value: &impl serde::Serialize) -> anyhow::Result<String> {

@@ -161,6 +161,35 @@ async fn instances_are_listed() {
 }
 
 #[tokio::test]
+async fn what_there_is_to_lease_is_listed() {
+    let json = r#"[{"Name":"linux","HostType":"host","Machines":2,"Idle":1,"Waiting":0,"New":{}}]"#;
+    let (client, mut server) = peer();
+    let reply = format!(
+        "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{json}",
+        json.len()
+    );
+    let (listed, request) =
+        within_seconds(async { tokio::join!(client.types(), serve(&mut server, &reply)) }).await;
+    let mut want = BuilderType::new("linux", "host");
+    (want.machines, want.idle) = (2, 1);
+    assert_eq!(listed.unwrap(), [want]);
+    assert!(
+        request.starts_with("GET /buildlet/types HTTP/1.1\r\n"),
+        "{request}"
+    );
+
+    let (client, mut server) = peer();
+    let reply = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
+    let (listed, _) =
+        within_seconds(async { tokio::join!(client.types(), serve(&mut server, reply)) }).await;
+    let error = listed.unwrap_err();
+    assert_eq!(
+        error.message(),
+        "the list of builder types is not as expected"
+    );
+}
+
+#[tokio::test]
 async fn an_instance_is_reached_through_the_proxy() {
     let (client, mut server) = peer();
     let buildlet = client.instance("user-al-linux-0").unwrap();

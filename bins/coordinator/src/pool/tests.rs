@@ -182,6 +182,41 @@ async fn only_idle_machines_are_checked_and_the_ill_are_cut_off() {
 }
 
 #[tokio::test]
+async fn machines_are_counted_by_what_they_do() {
+    let (pool, links) = pool_with(&["away", "idle", "leased", "reserved", "unfit"]);
+    assert_eq!(pool.snapshot().counts("other"), Counts::default());
+    let mut taken = Vec::new();
+    for _ in &links {
+        taken.push(pool.queue("host").machine().await);
+    }
+    let mut take = |hostname: &str| {
+        let index = taken.iter().position(|taken| taken.machine == id(hostname));
+        taken.swap_remove(index.unwrap())
+    };
+    take("away").lease("one");
+    pool.leave(&links[0]);
+    take("leased").lease("two");
+    take("unfit").set_aside(Unhealthy::LowDisk);
+    drop(take("idle"));
+    let counts = Counts {
+        there: 4,
+        idle: 1,
+        in_use: 3,
+        waiting: 0,
+    };
+    assert_eq!(pool.snapshot().counts("host"), counts);
+    let tickets = [pool.queue("host"), pool.queue("other")];
+    assert_eq!(
+        pool.snapshot().counts("host"),
+        Counts {
+            waiting: 1,
+            ..counts
+        }
+    );
+    drop(tickets);
+}
+
+#[tokio::test]
 async fn a_machine_that_is_set_aside_is_for_nobody_until_it_is_well() {
     let (pool, _links) = pool_with(&["a"]);
     let reservation = pool.queue("host").machine().await;

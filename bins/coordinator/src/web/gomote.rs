@@ -1,4 +1,5 @@
-//! `/buildlet/create` and `/buildlet/list`: leasing machines, in the protocol of Go's gomote.
+//! `/buildlet/create` and `/buildlet/list`: leasing machines, in the protocol of Go's gomote; `/buildlet/types`: what there is to
+//! lease.
 
 use std::io;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, Response, StatusCode, header};
 use axum::response::IntoResponse;
-use buildlet_proto::coordinator::Instance;
+use buildlet_proto::coordinator::{BuilderType, Instance};
 use futures_util::stream;
 use serde::Serialize;
 use tokio::time::Instant;
@@ -47,8 +48,7 @@ pub(super) async fn create(
         return Ok(stream_status(waiting));
     }
     let lease = waiting.lease().await?;
-    let json = serde_json::to_string_pretty(&lease.to_instance()).expect("an instance is JSON");
-    Ok(([(header::CONTENT_TYPE, JSON)], format!("{json}\n")).into_response())
+    Ok(pretty(&lease.to_instance()))
 }
 
 /// Lists what the caller holds.
@@ -57,14 +57,49 @@ pub(super) async fn list(
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response<Body>, WebError> {
-    let user = coordinator.access().user(&headers)?;
+    let user = reader(&coordinator, &method, &headers)?;
+    let leases = coordinator.instances.list(Some(&user)).await?;
+    let instances: Vec<Instance> = leases.iter().map(Lease::to_instance).collect();
+    Ok(pretty(&instances))
+}
+
+/// Lists what there is to lease, and how busy it is.
+pub(super) async fn types(
+    State(coordinator): State<Arc<Coordinator>>,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response<Body>, WebError> {
+    reader(&coordinator, &method, &headers)?;
+    let pool = coordinator.pool.snapshot();
+    let config = coordinator.config();
+    let types = config.builder_types.iter().map(|(name, builder)| {
+        let counts = pool.counts(&builder.host_type);
+        let mut of_type = BuilderType::new(name, &builder.host_type);
+        of_type.machines = counts.there as u64;
+        of_type.idle = counts.idle as u64;
+        of_type.waiting = counts.waiting as u64;
+        of_type
+    });
+    Ok(pretty(&types.collect::<Vec<_>>()))
+}
+
+/// The user who asks to read something.
+fn reader(
+    coordinator: &Coordinator,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<String, WebError> {
+    let user = coordinator.access().user(headers)?;
     if method != Method::GET {
         return Err(WebError::bad_request("GET required"));
     }
-    let leases = coordinator.instances.list(Some(&user)).await?;
-    let instances: Vec<Instance> = leases.iter().map(Lease::to_instance).collect();
-    let json = serde_json::to_string_pretty(&instances).expect("instances are JSON");
-    Ok(([(header::CONTENT_TYPE, JSON)], format!("{json}\n")).into_response())
+    Ok(user)
+}
+
+/// JSON as Go's coordinator writes it.
+fn pretty(value: &impl Serialize) -> Response<Body> {
+    let json = serde_json::to_string_pretty(value).expect("what is listed is JSON");
+    ([(header::CONTENT_TYPE, JSON)], format!("{json}\n")).into_response()
 }
 
 /// A user in the queue.

@@ -11,7 +11,7 @@ use axum::response::{Html, IntoResponse, Response};
 use crate::config::Config;
 use crate::coordinator::Coordinator;
 use crate::lease::Lease;
-use crate::pool::{MachineStatus, PresenceStatus, Snapshot, Usage};
+use crate::pool::{Counts, MachineStatus, PresenceStatus, Snapshot, Usage};
 
 use super::error::WebError;
 
@@ -53,9 +53,7 @@ struct InstanceRow {
 
 struct PoolRow {
     host_type: String,
-    in_use: usize,
-    total: usize,
-    waiting: usize,
+    counts: Counts,
 }
 
 struct MachineRow {
@@ -72,22 +70,9 @@ impl StatusPage {
             left: rounded(lease.expires.duration_since(now)),
         });
         let config = coordinator.config();
-        let pools = config.host_types.keys().map(|host_type| {
-            let of_type = || {
-                pool.machines
-                    .iter()
-                    .filter(|machine| machine.id.host_type == *host_type)
-            };
-            PoolRow {
-                host_type: host_type.clone(),
-                in_use: of_type()
-                    .filter(|machine| matches!(machine.usage, Usage::Leased(_) | Usage::Reserved))
-                    .count(),
-                total: of_type()
-                    .filter(|machine| !matches!(machine.presence, PresenceStatus::Away))
-                    .count(),
-                waiting: pool.waiting.get(host_type).copied().unwrap_or_default(),
-            }
+        let pools = config.host_types.keys().map(|host_type| PoolRow {
+            host_type: host_type.clone(),
+            counts: pool.counts(host_type),
         });
         let mut machines: Vec<MachineRow> = pool
             .machines

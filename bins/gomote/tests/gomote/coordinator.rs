@@ -148,6 +148,10 @@ async fn answer(request: Request<Incoming>, seen: &Seen, hung_up: Arc<Notify>) -
             StatusCode::OK,
             &serde_json::to_string(&[instance("linux"), instance("openbsd")]).unwrap(),
         ),
+        ("/buildlet/types", false) => text(
+            StatusCode::OK,
+            r#"[{"Name":"linux","HostType":"host-linux","Machines":2,"Idle":1,"Waiting":3}]"#,
+        ),
         ("/status", true) => text(StatusCode::OK, "{\"Version\":15}"),
         ("/workdir", true) => text(StatusCode::OK, "/work"),
         ("/ls", true) => text(StatusCode::OK, "-rw-r--r--\tbin/x\n"),

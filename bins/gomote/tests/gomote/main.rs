@@ -53,6 +53,19 @@ async fn instances_are_listed_in_three_forms() {
 }
 
 #[tokio::test]
+async fn types_are_listed_in_three_forms() {
+    let coordinator = Coordinator::start().await;
+    let done = gomote(&coordinator, &["types"], b"").await;
+    let line = "linux\thost-linux\t1 of 2 idle\t3 waiting\n";
+    assert_eq!(done.output(), (0, line, ""));
+    let done = gomote(&coordinator, &["types", "-o", "name"], b"").await;
+    assert_eq!(done.output(), (0, "linux\n", ""));
+    let done = gomote(&coordinator, &["types", "-o", "json"], b"").await;
+    let json: serde_json::Value = serde_json::from_slice(&done.output).unwrap();
+    assert_eq!(json[0]["Idle"], 1);
+}
+
+#[tokio::test]
 async fn run_exits_as_the_command_does() {
     let coordinator = Coordinator::start().await;
     let done = gomote(&coordinator, &["run", "linux", "--", "exit", "42"], b"").await;
@@ -343,6 +356,31 @@ async fn ssh_is_shown_with_the_gateways_key() {
         std::fs::read_to_string(known_hosts).unwrap(),
         "[localhost]:2022 ssh-ed25519 AAAA\n"
     );
+}
+
+#[tokio::test]
+async fn instances_are_hosts_of_ssh() {
+    let coordinator = Coordinator::start().await;
+    let cache = tempfile::tempdir().unwrap();
+    let config = async |args: &[&str]| {
+        let output = program(&coordinator)
+            .env("XDG_CACHE_HOME", cache.path())
+            .arg("ssh-config")
+            .args(args)
+            .output();
+        String::from_utf8(output.await.unwrap().stdout).unwrap()
+    };
+    let host = |name: &str| {
+        let file = cache.path().join("gomote/known_hosts.localhost.2022");
+        format!(
+            "Host {name}\n  HostName localhost\n  Port 2022\n  User {name}\n  StrictHostKeyChecking yes\n  \
+             UserKnownHostsFile \"{}\"\n",
+            file.display()
+        )
+    };
+    let (linux, openbsd) = (host("user-al-linux-0"), host("user-al-openbsd-0"));
+    assert_eq!(config(&[]).await, format!("{linux}\n{openbsd}"));
+    assert_eq!(config(&["open"]).await, openbsd);
 }
 
 #[tokio::test]
