@@ -27,3 +27,27 @@ pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         .checked_add(since)
         .ok_or_else(|| de::Error::custom("time out of range"))
 }
+
+/// The same for a time that may be missing.
+pub(crate) mod option {
+    use super::{Deserialize, Deserializer, Serializer, SystemTime};
+
+    #[derive(Deserialize)]
+    struct Time(#[serde(with = "super")] SystemTime);
+
+    pub(crate) fn serialize<S: Serializer>(
+        time: &Option<SystemTime>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match time {
+            Some(time) => super::serialize(time, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<SystemTime>, D::Error> {
+        Ok(Option::<Time>::deserialize(deserializer)?.map(|Time(time)| time))
+    }
+}

@@ -136,7 +136,7 @@ async fn serve(mut listener: Listener, server: &Server<Machine>) {
 }
 
 /// What the request says that turns the connection around.
-fn registration(args: &Args, server: &Uri) -> anyhow::Result<[(&'static str, HeaderValue); 5]> {
+fn registration(args: &Args, server: &Uri) -> anyhow::Result<[(&'static str, HeaderValue); 6]> {
     let key_file = args.key_file.as_ref().context("give --key-file")?;
     let key = std::fs::read_to_string(key_file)
         .with_context(|| format!("reading the machine's key from {}", key_file.display()))?;
@@ -154,6 +154,7 @@ fn registration(args: &Args, server: &Uri) -> anyhow::Result<[(&'static str, Hea
         ("x-go-builder-key", key),
         ("x-go-builder-hostname", line(&hostname)?),
         ("x-go-builder-version", PROTOCOL_LEVEL.into()),
+        ("x-buildlet-process", rand::random::<u64>().into()),
     ])
 }
 

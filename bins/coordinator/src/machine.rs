@@ -21,6 +21,8 @@ pub struct Link {
     pub peer: SocketAddr,
     /// The protocol level of its buildlet.
     pub version: u32,
+    /// Which process of its buildlet this is, where it says so: a new one has emptied the work directory.
+    pub process: Option<u64>,
     /// Since when it is there.
     pub connected: SystemTime,
     dialer: Dialer,
@@ -35,6 +37,7 @@ impl Link {
     pub async fn establish(
         id: MachineId,
         peer: SocketAddr,
+        process: Option<u64>,
         dialer: Dialer,
     ) -> Result<Self, ApiError> {
         let status = in_time(
@@ -47,6 +50,7 @@ impl Link {
             id,
             peer,
             version: status.version,
+            process,
             connected: SystemTime::now(),
             dialer,
         })
@@ -168,6 +172,7 @@ impl Link {
             id,
             peer: SocketAddr::from(([127, 0, 0, 1], 1)),
             version: 1,
+            process: None,
             connected: SystemTime::now(),
             dialer,
         }

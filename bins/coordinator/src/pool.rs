@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use buildlet_proto::api::Unhealthy;
 use tokio::sync::Notify;
+use tracing::warn;
 
 use crate::lease::MachineId;
 use crate::machine::Link;
@@ -35,17 +36,19 @@ impl Pool {
         {
             return Err(Occupied(present));
         }
-        let reserved = state
-            .machines
-            .get(&link.id)
-            .is_some_and(|entry| entry.usage == Usage::Reserved);
+        let before = state.machines.get(&link.id);
         // Whoever reserved it before it went away will say what becomes of it.
-        let usage = if reserved {
+        let usage = if before.is_some_and(|before| before.usage == Usage::Reserved) {
             Usage::Reserved
         } else {
             lease.map_or(Usage::Idle, Usage::Leased)
         };
-        let entry = Entry::new(Presence::Linked(link.clone()), usage);
+        let mut entry = Entry::new(Presence::Linked(link.clone()), usage);
+        entry.process = link.process;
+        entry.restarted = before.and_then(|before| before.restart(&entry));
+        if entry.restarted == Some(entry.since) {
+            warn!(machine = %link.id, "started anew in the middle of a lease: its user's files are gone");
+        }
         state.machines.insert(link.id.clone(), entry);
         drop(state);
         self.changed.notify_waiters();
@@ -134,6 +137,11 @@ impl Pool {
             .get(machine)
             .filter(|entry| matches!(entry.presence, Presence::Away))
             .map(|entry| entry.since)
+    }
+
+    /// When a machine that is leased came back as another process, which has emptied its work directory.
+    pub fn restarted(&self, machine: &MachineId) -> Option<SystemTime> {
+        self.state().machines.get(machine)?.restarted
     }
 
     /// Waits until `count` machines are connected.
@@ -526,6 +534,10 @@ struct Entry {
     since: SystemTime,
     /// Being asked whether it is well, and nobody's until it has answered.
     checking: bool,
+    /// The process of its buildlet, where that said which it is.
+    process: Option<u64>,
+    /// When it came back to its lease as another process.
+    restarted: Option<SystemTime>,
 }
 
 impl Entry {
@@ -535,6 +547,20 @@ impl Entry {
             usage,
             since: SystemTime::now(),
             checking: false,
+            process: None,
+            restarted: None,
+        }
+    }
+
+    /// When the machine was started anew during the lease that it has come back to as `next`. What the buildlet did not say,
+    /// and what this coordinator has not seen itself, is no restart.
+    fn restart(&self, next: &Self) -> Option<SystemTime> {
+        if !matches!(&next.usage, Usage::Leased(_)) || self.usage != next.usage {
+            return None;
+        }
+        match (self.process, next.process) {
+            (Some(before), Some(now)) if before != now => Some(next.since),
+            _ => self.restarted,
         }
     }
 }

@@ -257,11 +257,6 @@ async fn a_machine_that_is_killed_comes_back_to_its_lease() {
         let alice = farm.client("alice", ALICE);
         let instance = alice.create("type", |_| {}).await.unwrap();
         let buildlet = alice.instance(&instance.name).unwrap();
-        buildlet
-            .write(path("kept"), 0o644, Box::pin(&b"x"[..]))
-            .await
-            .unwrap();
-
         let mut running = buildlet.exec(sleeper()).await.unwrap();
         first_line(&mut running.output).await;
         machine.kill(&farm.pool).await;
@@ -275,8 +270,11 @@ async fn a_machine_that_is_killed_comes_back_to_its_lease() {
         let error = buildlet.work_dir().await.unwrap_err();
         assert!(error.message().contains("not connected"), "{error}");
 
+        assert_eq!(alice.list().await.unwrap()[0].restarted, None);
         let _machine = farm.machine("m1").await;
-        assert_eq!(alice.list().await.unwrap()[0].name, instance.name);
+        let after = &alice.list().await.unwrap()[0];
+        assert_eq!(after.name, instance.name);
+        assert!(after.restarted.unwrap() >= after.created);
         assert_eq!(run(&buildlet, ExecRequest::system("true")).await.1, "ok");
     })
     .await;

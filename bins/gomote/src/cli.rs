@@ -160,7 +160,7 @@ pub(crate) enum ListOutput {
     Json,
     /// The names alone
     Name,
-    /// A line each: name, builder type, host type, time left; separated by tabs
+    /// A line each: name, builder type, host type, time left, and whether the machine was restarted; separated by tabs
     Text,
 }
 

@@ -121,7 +121,12 @@ fn line(instance: &Instance) -> String {
         host_type,
         ..
     } = instance;
-    format!("{name}\t{builder_type}\t{host_type}\texpires in {left}\n")
+    let restarted = instance.restarted.map_or(String::new(), |at| {
+        let ago = SystemTime::now().duration_since(at).unwrap_or_default();
+        let ago = humantime::format_duration(whole_seconds(ago));
+        format!("\trestarted {ago} ago, with an empty work directory")
+    });
+    format!("{name}\t{builder_type}\t{host_type}\texpires in {left}{restarted}\n")
 }
 
 fn type_line(builder_type: &BuilderType) -> String {

@@ -9,7 +9,8 @@ use crate::rfc3339;
 /// A machine that is leased to a user.
 ///
 /// As JSON, an object of `User`, `Name`, `HostType`, `BuilderType`, `Created` and `Expires`, whose times are RFC 3339:
-/// written in UTC, read with any offset. A time before 1970, such as Go's zero time, is read as 1970.
+/// written in UTC, read with any offset, and of `Restarted` where there is one. A time before 1970, such as Go's zero time, is
+/// read as 1970.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "PascalCase")]
 #[non_exhaustive]
@@ -28,6 +29,13 @@ pub struct Instance {
     /// When the lease ends unless it is renewed by use.
     #[serde(with = "rfc3339")]
     pub expires: SystemTime,
+    /// When the machine came back in the middle of the lease with nothing of what was on it, if it has.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "rfc3339::option"
+    )]
+    pub restarted: Option<SystemTime>,
 }
 
 impl Instance {
@@ -47,7 +55,15 @@ impl Instance {
             builder_type: builder_type.into(),
             created,
             expires,
+            restarted: None,
         }
+    }
+
+    /// Adds when the machine was started anew, if it was.
+    #[must_use]
+    pub fn with_restart(mut self, restarted: Option<SystemTime>) -> Self {
+        self.restarted = restarted;
+        self
     }
 
     /// How much of the lease is left at `now`; nothing where it has ended.

@@ -21,6 +21,23 @@ fn an_instance_reads_as_go_writes_it() {
 }
 
 #[test]
+fn a_restart_is_told_where_there_was_one() {
+    let restarted = INSTANCE.replace('}', r#","Restarted":"2026-11-23T20:10:00Z"}"#);
+    let mut instance: Instance = serde_json::from_str(&restarted).unwrap();
+    let restart = instance.restarted.unwrap();
+    let since = restart.duration_since(instance.created).unwrap();
+    assert_eq!(since, Duration::from_millis(10 * 60 * 1000 - 250));
+    let json = serde_json::to_string(&instance).unwrap();
+    assert!(
+        json.ends_with(r#","Restarted":"2026-11-23T20:10:00Z"}"#),
+        "{json}"
+    );
+    instance.restarted = None;
+    let json = serde_json::to_string(&instance).unwrap();
+    assert!(!json.contains("Restarted"), "{json}");
+}
+
+#[test]
 fn strange_times_do_no_harm() {
     let at = |time: &str| {
         serde_json::from_str::<Instance>(&INSTANCE.replace("2026-11-23T20:00:00.25Z", time))

@@ -1,5 +1,6 @@
 //! Reverse mode, against a coordinator of a few lines.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -129,6 +130,7 @@ async fn a_machine_registers_serves_and_comes_back() {
     let dir = tempfile::tempdir().unwrap();
     let shutdown = CancellationToken::new();
     let running = coordinator.buildlet(dir.path(), &shutdown);
+    let mut processes = BTreeSet::new();
     for _ in 0..2 {
         let (head, dialer) = coordinator.register().await;
         for line in [
@@ -142,6 +144,10 @@ async fn a_machine_registers_serves_and_comes_back() {
             let found = head.lines().any(|l| l.eq_ignore_ascii_case(line));
             assert!(found, "{line} in {head}");
         }
+        let process = head
+            .lines()
+            .find_map(|l| l.strip_prefix("x-buildlet-process: "));
+        processes.insert(process.unwrap().parse::<u64>().unwrap());
         let mut conn = dialer.dial().await.unwrap();
         conn.write_all(b"GET /status HTTP/1.1\r\nHost: \r\nConnection: close\r\n\r\n")
             .await
@@ -151,6 +157,7 @@ async fn a_machine_registers_serves_and_comes_back() {
         assert!(reply.ends_with("\r\n\r\n{\"Version\":26}"), "{reply}");
         dialer.close();
     }
+    assert_eq!(processes.len(), 1, "it is one process");
     shutdown.cancel();
     running.await.unwrap().unwrap();
 }

@@ -182,6 +182,34 @@ async fn only_idle_machines_are_checked_and_the_ill_are_cut_off() {
 }
 
 #[tokio::test]
+async fn a_machine_that_comes_back_as_another_process_was_restarted() {
+    let pool = Pool::default();
+    let come = |process, lease: Option<&str>| {
+        let mut link = Link::unserved(id("a"));
+        link.process = process;
+        let link = Arc::new(link);
+        pool.join(link.clone(), lease.map(str::to_owned)).unwrap();
+        link
+    };
+    // Nobody has it; who has it is not told of what was before; nor where nobody knows what was before.
+    pool.leave(&come(Some(1), None));
+    pool.leave(&come(Some(2), Some("one")));
+    pool.leave(&come(Some(2), Some("one")));
+    pool.leave(&come(None, Some("one")));
+    assert_eq!(pool.restarted(&id("a")), None);
+    pool.leave(&come(Some(3), Some("one")));
+    assert_eq!(pool.restarted(&id("a")), None);
+
+    pool.leave(&come(Some(4), Some("one")));
+    let restarted = pool.restarted(&id("a"));
+    assert!(restarted.is_some());
+    pool.leave(&come(Some(4), Some("one")));
+    assert_eq!(pool.restarted(&id("a")), restarted);
+    pool.leave(&come(Some(5), Some("two")));
+    assert_eq!(pool.restarted(&id("a")), None);
+}
+
+#[tokio::test]
 async fn machines_are_counted_by_what_they_do() {
     let (pool, links) = pool_with(&["away", "idle", "leased", "reserved", "unfit"]);
     assert_eq!(pool.snapshot().counts("other"), Counts::default());

@@ -59,7 +59,11 @@ pub(super) async fn list(
 ) -> Result<Response<Body>, WebError> {
     let user = reader(&coordinator, &method, &headers)?;
     let leases = coordinator.instances.list(Some(&user)).await?;
-    let instances: Vec<Instance> = leases.iter().map(Lease::to_instance).collect();
+    let shown = |lease: &Lease| {
+        let restarted = coordinator.pool.restarted(&lease.machine);
+        lease.to_instance().with_restart(restarted)
+    };
+    let instances: Vec<Instance> = leases.iter().map(shown).collect();
     Ok(pretty(&instances))
 }
 

@@ -10,6 +10,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderMap, Method, Response, StatusCode, header};
+use buildlet_proto::ApiError;
 use buildlet_proto::hijack::{Hijack, HijackedStream};
 use revdial::handshake::Dialect;
 use revdial::v2::{PickUp, Tls};
@@ -43,12 +44,19 @@ pub(super) async fn register(
     if let Some(present) = coordinator.pool.link(&machine) {
         make_way(present).await?;
     }
+    let process = headers.get(PROCESS).and_then(|value| value.to_str().ok());
+    let registered = Registered {
+        machine,
+        peer,
+        dialect,
+        process: process.and_then(|process| process.parse().ok()),
+    };
     let mut config = Config::default();
     config.heed_window(&headers);
     hijack.take_over(move |stream| {
         Box::pin(async move {
             let dialer = dialer(&coordinator, dialect, config, stream);
-            serve(coordinator, machine, peer, dialect, dialer).await;
+            serve(coordinator, registered, dialer).await;
         })
     });
     let mut response = Response::builder()
@@ -188,15 +196,24 @@ async fn make_way(present: Arc<Link>) -> Result<(), WebError> {
     Ok(())
 }
 
-/// Keeps a machine in the pool as long as its link lives.
-async fn serve(
-    coordinator: Arc<Coordinator>,
+/// A machine that was told to reverse its connection.
+struct Registered {
     machine: MachineId,
     peer: SocketAddr,
     dialect: Dialect,
-    dialer: Dialer,
-) {
-    let link = match join(&coordinator, &machine, peer, dialer.clone()).await {
+    process: Option<u64>,
+}
+
+/// Keeps a machine in the pool as long as its link lives.
+async fn serve(coordinator: Arc<Coordinator>, registered: Registered, dialer: Dialer) {
+    let Registered {
+        machine,
+        peer,
+        dialect,
+        process,
+    } = registered;
+    let link = Link::establish(machine.clone(), peer, process, dialer.clone()).await;
+    let link = match join(&coordinator, link).await {
         Ok(link) => link,
         Err(reason) => {
             warn!(%peer, %machine, "a machine registered but was not admitted: {reason:#}");
@@ -215,11 +232,8 @@ async fn serve(
 /// Takes a machine into the pool that serves.
 async fn join(
     coordinator: &Coordinator,
-    machine: &MachineId,
-    peer: SocketAddr,
-    dialer: Dialer,
+    link: Result<Link, ApiError>,
 ) -> anyhow::Result<Arc<Link>> {
-    let link = Link::establish(machine.clone(), peer, dialer).await;
     let link = Arc::new(link.context("it does not serve")?);
     admit(coordinator, &link).await?;
     Ok(link)
@@ -257,6 +271,8 @@ fn is_hostname(name: &str) -> bool {
             .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
 }
 
+/// A random number, the same for as long as the buildlet's process lives.
+const PROCESS: &str = "x-buildlet-process";
 /// Where machines of dialect v2 bring their connections, as in Go's coordinator.
 pub(super) const PICK_UP_PATH: &str = "/revdial";
 /// Streams that may be open at once to a machine of Go's dialects. In v1 each may hold 512 KiB that nobody reads, in v2

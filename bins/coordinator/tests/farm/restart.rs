@@ -27,6 +27,7 @@ async fn a_coordinator_that_starts_anew_knows_who_has_what() {
         heard.recv().await.expect("a status while waiting");
 
         let after = &alice.list().await.unwrap()[0];
+        assert_eq!(after.restarted, None, "the machine was not");
         assert_eq!((&after.name, after.created), (&before.name, before.created));
         let go = buildlet.write(path("go"), 0o644, Box::pin(&b""[..])).await;
         go.unwrap();

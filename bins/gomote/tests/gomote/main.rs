@@ -42,6 +42,12 @@ async fn instances_are_listed_in_three_forms() {
         text.starts_with("user-al-linux-0\tlinux\thost-linux\texpires in 29m"),
         "{text}"
     );
+    let (_, restarted) = text.split_once("\trestarted 2m").unwrap();
+    assert!(
+        restarted.ends_with(" ago, with an empty work directory\n"),
+        "{text}"
+    );
+    assert!(!restarted.contains("restarted"), "{text}");
     let done = gomote(&coordinator, &["list", "-o", "name"], b"").await;
     assert_eq!(
         done.output(),
