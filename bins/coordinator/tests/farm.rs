@@ -111,7 +111,7 @@ async fn jobs_go_through_the_proxy_with_the_environment_and_end_with_the_lease()
         let alice = farm.client("alice", ALICE);
         let instance = alice.create("type", |_| {}).await.unwrap();
         let buildlet = alice.instance(&instance.name).unwrap();
-        let script = "echo $FARM $GO_BUILDER_NAME; cat; (setsid sleep 9401 &); exec sleep 9402";
+        let script = "echo $FARM $GO_BUILDER_NAME; cat; (setsid sleep 9701 &); exec sleep 9702";
         let mut request = JobRequest::shell(script);
         request.stdin = JobStdin::Pipe;
         let job = buildlet.start_job(request, None).await.unwrap();
@@ -136,7 +136,7 @@ async fn jobs_go_through_the_proxy_with_the_environment_and_end_with_the_lease()
         let error = output.next().await.unwrap_err();
         assert_eq!(error.message(), "unknown or expired buildlet");
         // Nobody has leased the machine since.
-        while processes("sleep 9401") + processes("sleep 9402") > 0 {
+        while processes("sleep 9701") + processes("sleep 9702") > 0 {
             tokio::task::yield_now().await;
         }
         let bob = farm.client("bob", BOB);
@@ -186,7 +186,7 @@ async fn gomote_runs_jobs() {
         let (_, id, _) = farm.gomote(&detach, "").await;
         let killed = farm.gomote(&["kill", "type-0", id.trim()], "").await;
         assert_eq!(killed, (0, String::new(), String::new()));
-        assert_eq!(processes("sleep 9411"), 0);
+        assert_eq!(processes("sleep 9711"), 0);
         let gone = farm.gomote(&["wait", "type-0", "0000000000"], "").await;
         assert_eq!(gone.0, 255, "{}", gone.2);
     })
@@ -203,7 +203,7 @@ async fn an_interrupted_gomote_kills_its_command() {
         let mut command = farm.gomote_command();
         command.args(["run", "--no-stdin", "type-0", "sleep", "9421"]);
         let mut gomote = command.spawn().unwrap();
-        while processes("sleep 9421") == 0 {
+        while processes("sleep 9721") == 0 {
             tokio::task::yield_now().await;
         }
         let pid = gomote.id().unwrap().to_string();
@@ -212,7 +212,7 @@ async fn an_interrupted_gomote_kills_its_command() {
             .status();
         assert!(asked.await.unwrap().success());
         assert_eq!(gomote.wait().await.unwrap().code(), Some(130));
-        assert_eq!(processes("sleep 9421"), 0);
+        assert_eq!(processes("sleep 9721"), 0);
     })
     .await;
 }

@@ -113,6 +113,15 @@ async fn bridge(listener: TcpListener, client: Client<At>, key: String) {
     }
 }
 
+/// Starts a process in the background by way of `how`, and goes on once it runs there. `N` tells it from those of other
+/// tests.
+fn background(how: &str, n: u32) -> String {
+    format!(
+        "({how} /bin/sh -c 'echo >up.{n}; exec sleep {n}' </dev/null >/dev/null 2>&1 &); \
+         until test -e up.{n}; do sleep 0.01; done; "
+    )
+}
+
 fn alive(sleeps: &[&str]) -> usize {
     sleeps.iter().map(|sleep| processes(sleep)).sum()
 }
@@ -122,11 +131,14 @@ async fn what_an_ssh_session_leaves_behind_lives_to_the_wipe_and_not_beyond() {
     let dir = tempfile::tempdir().unwrap();
     let machine = Alone::start(dir.path()).await;
     // In the background, as a daemon, and as one that hides its environment.
-    let script = "sleep 9401 </dev/null >/dev/null 2>&1 & (setsid sleep 9402 </dev/null >/dev/null 2>&1 &); \
-                  (env -i setsid /bin/sleep 9403 </dev/null >/dev/null 2>&1 &); sleep 0.1";
-    machine.leave(script).await;
-    let left = ["sleep 9401", "sleep 9402", "/bin/sleep 9403"];
-    assert_eq!(alive(&left), 3);
+    let script = [
+        background("", 9401),
+        background("setsid", 9402),
+        background("env -i setsid", 9403),
+    ];
+    machine.leave(&script.concat()).await;
+    let left = ["sleep 9401", "sleep 9402", "sleep 9403"];
+    wait_for("they live", || alive(&left) == 3).await;
     machine.wipe().await;
     assert_eq!(alive(&left), 0);
 }
@@ -149,7 +161,7 @@ async fn a_wipe_ends_the_sessions_that_are_there() {
 async fn a_daemon_whose_supervisor_was_killed_does_not_survive_the_wipe() {
     let dir = tempfile::tempdir().unwrap();
     let machine = Alone::start(dir.path()).await;
-    let script = "(setsid sleep 9421 </dev/null >/dev/null 2>&1 &); sleep 0.1; kill -9 $PPID";
+    let script = background("setsid", 9421) + "kill -9 $PPID";
     let job = JobRequest::shell(script);
     machine.client.start_job(job, None).await.unwrap();
     wait_for("it runs", || alive(&["sleep 9421"]) == 1).await;
@@ -161,10 +173,9 @@ async fn a_daemon_whose_supervisor_was_killed_does_not_survive_the_wipe() {
 async fn the_next_buildlet_kills_what_a_killed_one_has_left() {
     let dir = tempfile::tempdir().unwrap();
     let mut machine = Alone::start(dir.path()).await;
-    let script = "(setsid sleep 9431 </dev/null >/dev/null 2>&1 &); sleep 0.1";
-    machine.leave(script).await;
+    machine.leave(&background("setsid", 9431)).await;
     machine.child.kill().await.unwrap();
-    assert_eq!(alive(&["sleep 9431"]), 1);
+    wait_for("it lives", || alive(&["sleep 9431"]) == 1).await;
     let _next = Alone::start(dir.path()).await;
     assert_eq!(alive(&["sleep 9431"]), 0);
 }
@@ -173,15 +184,14 @@ async fn the_next_buildlet_kills_what_a_killed_one_has_left() {
 async fn a_buildlet_that_ends_leaves_nothing_of_its_sessions() {
     let dir = tempfile::tempdir().unwrap();
     let mut machine = Alone::start(dir.path()).await;
-    let script = "(env -i setsid /bin/sleep 9441 </dev/null >/dev/null 2>&1 &); sleep 0.1";
-    machine.leave(script).await;
-    assert_eq!(alive(&["/bin/sleep 9441"]), 1);
+    machine.leave(&background("env -i setsid", 9441)).await;
+    wait_for("it lives", || alive(&["sleep 9441"]) == 1).await;
     let pid = i32::try_from(machine.child.id().unwrap()).unwrap();
     let pid = rustix::process::Pid::from_raw(pid).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     let ended = tokio::time::timeout(Duration::from_secs(20), machine.child.wait()).await;
     assert!(ended.unwrap().unwrap().success());
-    assert_eq!(alive(&["/bin/sleep 9441"]), 0);
+    assert_eq!(alive(&["sleep 9441"]), 0);
 }
 
 #[tokio::test]
