@@ -182,7 +182,7 @@ async fn gomote_runs_jobs() {
         let attached = farm.gomote(&["attach", "type-0", id], "").await;
         assert_eq!((attached.0, attached.1.as_str()), (137, "begun\n"));
 
-        let detach = ["run", "--detach", "type-0", "setsid", "sleep", "9411"];
+        let detach = ["run", "--detach", "type-0", "setsid", "sleep", "9711"];
         let (_, id, _) = farm.gomote(&detach, "").await;
         let killed = farm.gomote(&["kill", "type-0", id.trim()], "").await;
         assert_eq!(killed, (0, String::new(), String::new()));
@@ -201,7 +201,7 @@ async fn an_interrupted_gomote_kills_its_command() {
         let alice = farm.client("alice", ALICE);
         alice.create("type", |_| {}).await.unwrap();
         let mut command = farm.gomote_command();
-        command.args(["run", "--no-stdin", "type-0", "sleep", "9421"]);
+        command.args(["run", "--no-stdin", "type-0", "sleep", "9721"]);
         let mut gomote = command.spawn().unwrap();
         while processes("sleep 9721") == 0 {
             tokio::task::yield_now().await;
