@@ -318,6 +318,11 @@ impl Ticket {
             .map_or(0, |queue| queue.range(..self.number).count())
     }
 
+    /// How busy the machines are that this waits for.
+    pub fn counts(&self) -> Counts {
+        self.pool.snapshot().counts(&self.host_type)
+    }
+
     fn take(&self) -> Option<Reservation> {
         let mut state = self.pool.state();
         let first = state.queues.get(&self.host_type)?.first()?;

@@ -242,7 +242,11 @@ async fn who_finds_no_machine_waits_in_the_queue_and_hears_of_it() {
             })
             .await
         }));
-        heard.recv().await.expect("a status while waiting");
+        let status = heard.recv().await.expect("a status while waiting");
+        assert_eq!(
+            (status.ahead, status.message.as_str()),
+            (0, "machines connected: 1, in use: 1")
+        );
         alice.instance(&hers.name).unwrap().halt().await.unwrap();
         assert_eq!(waiting.await.unwrap().unwrap().name, "user-bob-type-0");
     })

@@ -44,9 +44,13 @@ pub(crate) async fn create<C: Connect>(
         } else {
             format!(" ({})", waiting.message)
         };
-        let ahead = waiting.ahead;
+        let place = match waiting.ahead {
+            0 => "you are next".to_owned(),
+            1 => "1 request is ahead of you".to_owned(),
+            ahead => format!("{ahead} requests are ahead of you"),
+        };
         streams.chat(format_args!(
-            "waiting for {builder_type} for {waited}; {ahead} requests ahead of you{message}"
+            "waiting for {builder_type} for {waited}; {place}{message}"
         ));
     };
     let instance = coordinator

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::coordinator::Coordinator;
 use crate::lease::Lease;
-use crate::pool::Ticket;
+use crate::pool::{Counts, Ticket};
 
 use super::error::WebError;
 
@@ -141,7 +141,10 @@ fn stream_status(waiting: Waiting) -> Response<Body> {
                 (line, None)
             }
             () = tokio::time::sleep_until(next_status) => {
-                let status = CreateStatus { message: String::new(), ahead: waiting.ticket.ahead() };
+                let status = CreateStatus {
+                    message: why(waiting.ticket.counts()),
+                    ahead: waiting.ticket.ahead(),
+                };
                 (CreateLine::Status(status), Some((waiting, next_status + STATUS_INTERVAL)))
             }
         };
@@ -153,6 +156,18 @@ fn stream_status(waiting: Waiting) -> Response<Body> {
         (X_SUPPORTED_VERSION, STREAMING_VERSION),
     ];
     (StatusCode::OK, headers, Body::from_stream(lines)).into_response()
+}
+
+/// Why there is nothing to lease.
+fn why(counts: Counts) -> String {
+    match counts {
+        Counts {
+            there: 0,
+            in_use: 0,
+            ..
+        } => "no machine of this kind is connected".to_owned(),
+        Counts { there, in_use, .. } => format!("machines connected: {there}, in use: {in_use}"),
+    }
 }
 
 struct CreateForm {
@@ -226,3 +241,25 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(5);
 /// The first version that reads a status line a time.
 const STREAMING_VERSION: &str = "20191119";
 const X_SUPPORTED_VERSION: &str = "x-supported-version";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_is_told_why() {
+        let why = |there, in_use| {
+            let (idle, waiting) = (0, 1);
+            why(Counts {
+                there,
+                idle,
+                in_use,
+                waiting,
+            })
+        };
+        assert_eq!(why(0, 0), "no machine of this kind is connected");
+        // One that is leased may be away.
+        assert_eq!(why(0, 1), "machines connected: 0, in use: 1");
+        assert_eq!(why(3, 2), "machines connected: 3, in use: 2");
+    }
+}
