@@ -244,7 +244,7 @@ async fn who_finds_no_machine_waits_in_the_queue_and_hears_of_it() {
         }));
         let status = heard.recv().await.expect("a status while waiting");
         assert_eq!(
-            (status.ahead, status.message.as_str()),
+            (status.ahead, status.reason.as_str()),
             (0, "machines connected: 1, in use: 1")
         );
         alice.instance(&hers.name).unwrap().halt().await.unwrap();

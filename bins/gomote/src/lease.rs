@@ -39,18 +39,18 @@ pub(crate) async fn create<C: Connect>(
     let (builder_type, started) = (&args.builder_type, Instant::now());
     let on_wait = |waiting: buildlet_proto::coordinator::Waiting| {
         let waited = humantime::format_duration(whole_seconds(started.elapsed()));
-        let message = if waiting.message.is_empty() {
-            String::new()
-        } else {
-            format!(" ({})", waiting.message)
-        };
+        let said = [waiting.message, waiting.reason].into_iter();
+        let said: String = said
+            .filter(|text| !text.is_empty())
+            .map(|text| format!(" ({text})"))
+            .collect();
         let place = match waiting.ahead {
             0 => "you are next".to_owned(),
             1 => "1 request is ahead of you".to_owned(),
             ahead => format!("{ahead} requests are ahead of you"),
         };
         streams.chat(format_args!(
-            "waiting for {builder_type} for {waited}; {place}{message}"
+            "waiting for {builder_type} for {waited}; {place}{said}"
         ));
     };
     let instance = coordinator

@@ -18,6 +18,8 @@ pub struct Waiting {
     pub message: String,
     /// How many requests come first.
     pub ahead: u64,
+    /// Why there is no machine, from our coordinators.
+    pub reason: String,
 }
 
 /// Reads the instance out of a reply of either form.

@@ -90,7 +90,7 @@ async fn an_instance_in_the_form_of_2017_is_read() {
 async fn the_queue_is_reported_line_by_line() {
     let lines = [
         r#"{"status":{"message":"busy","ahead":2}}"#,
-        r#"{"status":{"ahead":0}}"#,
+        r#"{"status":{"ahead":0,"reason":"one in use"}}"#,
     ];
     let (created, waits, _) = create(&streamed(&[
         lines[0],
@@ -99,11 +99,12 @@ async fn the_queue_is_reported_line_by_line() {
     ]))
     .await;
     assert_eq!(created.unwrap().name, "user-al-linux-0");
-    let wait = |message: &str, ahead| Waiting {
+    let wait = |message: &str, ahead, reason: &str| Waiting {
         message: message.to_owned(),
         ahead,
+        reason: reason.to_owned(),
     };
-    assert_eq!(waits, [wait("busy", 2), wait("", 0)]);
+    assert_eq!(waits, [wait("busy", 2, ""), wait("", 0, "one in use")]);
 }
 
 #[tokio::test]

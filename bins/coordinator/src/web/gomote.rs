@@ -142,8 +142,9 @@ fn stream_status(waiting: Waiting) -> Response<Body> {
             }
             () = tokio::time::sleep_until(next_status) => {
                 let status = CreateStatus {
-                    message: why(waiting.ticket.counts()),
+                    message: "",
                     ahead: waiting.ticket.ahead(),
+                    reason: why(waiting.ticket.counts()),
                 };
                 (CreateLine::Status(status), Some((waiting, next_status + STATUS_INTERVAL)))
             }
@@ -218,8 +219,10 @@ enum CreateLine {
 
 #[derive(Serialize)]
 struct CreateStatus {
-    message: String,
+    /// Go's gomote shows this in the place of the queue.
+    message: &'static str,
     ahead: usize,
+    reason: String,
 }
 
 /// The line of Go's coordinator, and what there is to choose from.
