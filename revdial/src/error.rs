@@ -53,9 +53,6 @@ pub enum ProtocolError {
     /// More credit than fits 32 bits.
     #[error("the credit of stream {0} overflows")]
     CreditOverflow(StreamId),
-    /// Data behind the peer's own FIN.
-    #[error("data behind the end of stream {0}")]
-    DataAfterFin(StreamId),
     /// A stream was opened that is open.
     #[error("stream {0} was opened twice")]
     DuplicateOpen(StreamId),

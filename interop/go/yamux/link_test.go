@@ -100,6 +100,31 @@ func TestSecondClose(t *testing.T) {
 	})
 }
 
+// TestCloseDuringWrites closes streams that other goroutines write to: hashicorp/yamux then sends data behind its FIN, at which
+// the other streams must go on.
+func TestCloseDuringWrites(t *testing.T) {
+	both(t, func(t *testing.T, l *link) {
+		kept, behind := l.pair(t)
+		for range 300 {
+			stream, socket := l.pair(t)
+			go io.Copy(io.Discard, socket)
+			for range 4 {
+				go func() {
+					for {
+						if _, err := stream.Write(make([]byte, 100)); err != nil {
+							return
+						}
+					}
+				}()
+			}
+			time.Sleep(time.Millisecond)
+			check(t, stream.Close())
+			socket.Close()
+		}
+		echo(t, kept, behind)
+	})
+}
+
 // TestReset has either side give a stream up in the middle; the other streams go on.
 func TestReset(t *testing.T) {
 	both(t, func(t *testing.T, l *link) {

@@ -113,9 +113,6 @@ impl Session {
             }
             return Ok(());
         };
-        if length > 0 && stream.recv.state() == RecvState::Finished && stream.is_live() {
-            return Err(ProtocolError::DataAfterFin(id));
-        }
         stream
             .recv
             .announce(length)

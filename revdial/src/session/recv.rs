@@ -15,7 +15,8 @@ pub(crate) enum RecvState {
     Open,
     /// It is thrown away, and the peer gets its credit back: nobody reads, or the peer had reset the stream.
     Discarding,
-    /// There is none: the peer sent FIN.
+    /// The peer sent FIN. What comes behind it is thrown away, within the credit that the peer had: in Go's hashicorp/yamux a
+    /// write may overtake the close of another goroutine.
     Finished,
 }
 

@@ -281,15 +281,24 @@ fn frames_for_a_stream_that_nobody_opened_end_the_session() {
 }
 
 #[test]
-fn data_behind_the_end_ends_the_session_and_a_second_end_means_nothing() {
+fn behind_the_end_data_and_a_second_end_mean_nothing() {
     let mut bench = accepted();
-    bench.data(id(1), Flags::FIN, b"");
+    bench.data(id(1), Flags::FIN, b"all");
     bench.data(id(1), Flags::FIN, b"");
     bench.update(id(1), Flags::FIN, 0);
-    assert!(bench.session.closed().is_none());
+    bench.data(id(1), Flags::NONE, b"late");
+    bench.data(id(1), Flags::FIN, b"later");
+    bench.expect_data(id(1), b"all");
     bench.expect_data(id(1), b"");
+    assert!(bench.session.closed().is_none());
+    // It is taken from the credit, which nobody gives back.
+    let rest = INITIAL_WINDOW as usize - "alllatelater".len();
+    bench.data(id(1), Flags::NONE, &vec![0; rest]);
+    bench.expect_data(id(1), b"");
+    assert!(bench.session.closed().is_none());
+    assert!(bench.output().is_empty());
     bench.data(id(1), Flags::NONE, b"x");
-    bench.expect_protocol_error(ProtocolError::DataAfterFin(id(1)));
+    bench.expect_protocol_error(ProtocolError::WindowExceeded(id(1)));
 }
 
 #[test]
